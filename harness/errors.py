@@ -1,0 +1,72 @@
+"""Every error a user can meet, as one small tree; each class carries its exit code.
+
+Exit codes (the contract scripts rely on): 1 a run failed or a check did not hold, 2 the input is
+wrong and nothing was started, 75 the time limit was reached, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: what is wrong, where it stands, what would be right.
+
+    `where` is "file:line: field.path" as far as it is known; `fix` is one sentence.
+    """
+
+    what: str
+    where: str | None = None
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head}\n  {self.fix}" if self.fix else head
+
+
+class HarnessError(Exception):
+    """Base of all errors that the command line shows as a message instead of a traceback."""
+
+    exit_code = 1
+
+
+class InputError(HarnessError):
+    """The input is wrong (spec, budget, usage, data); nothing was started. Holds all problems found."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Problem | str | Sequence[Problem], *, where: str | None = None, fix: str | None = None):
+        if isinstance(problems, str):
+            problems = Problem(problems, where, fix)
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class RunFailed(HarnessError):
+    """A run ended without a result. `status` is the record's: diverged, crashed, out_of_memory, killed."""
+
+    def __init__(self, message: str, status: str = "crashed"):
+        super().__init__(message)
+        self.status = status
+
+
+class CheckFailed(HarnessError):
+    """A check that was asked for did not hold (`harness report --check`)."""
+
+
+class StorageError(HarnessError):
+    """The disk refused a write in mid-run (full, gone, read-only)."""
+
+
+class TimeLimitReached(HarnessError):
+    """The time limit was reached; the state is saved."""
+
+    exit_code = 75
+
+
+class Interrupted(HarnessError):
+    """The user interrupted; the state is saved and the message says how to go on."""
+
+    exit_code = 130

@@ -1,0 +1,37 @@
+"""Reports from the records alone: statistics, one model of the report, several renderers.
+
+Imported lazily: SciPy, pandas and matplotlib cost seconds that `harness --help` must not pay.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.reporting.as_json import to_json
+    from harness.reporting.evidence import evidence
+    from harness.reporting.model import RunsReport, StudyReport
+    from harness.reporting.output import check, render, write
+    from harness.reporting.runs import build_runs
+    from harness.reporting.study import build
+
+__all__ = ["RunsReport", "StudyReport", "build", "build_runs", "check", "evidence", "render", "to_json", "write"]
+
+_HOMES = {
+    "RunsReport": "model",
+    "StudyReport": "model",
+    "build": "study",
+    "build_runs": "runs",
+    "check": "output",
+    "evidence": "evidence",
+    "render": "output",
+    "to_json": "as_json",
+    "write": "output",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -40,16 +40,16 @@ DATASETS: dict[str, Dataset] = {
         test_images=10_000,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2023, 0.1994, 0.2010),  # the published recipe's; the true ones are 0.2470, 0.2435, 0.2616
-        digest="",
+        digest="80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660",
     ),
     "digits": Dataset(
         title="scikit-learn digits",
         image_shape=(1, 8, 8),
         class_names=tuple("0123456789"),
-        train_images=1_437,
-        test_images=360,
-        mean=(0.3053,),
-        std=(0.3760,),
-        digest="",
+        train_images=1_438,
+        test_images=359,
+        mean=(0.3052,),
+        std=(0.3759,),
+        digest="f42103eaa6650223e9f438b411d9ca5ec49290622b3082158a83f66c5fe62dd6",
     ),
 }

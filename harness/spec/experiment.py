@@ -29,18 +29,27 @@ def check_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, Field(description=f"Safe as part of a folder name: {NAME_RULE}."), BeforeValidator(lambda v: v)]
+
+def _expand_switch(value: Any) -> Any:
+    if value is True:
+        return {}
+    return None if value is False else value
 
 
-def switch(on: Any) -> BeforeValidator:
-    """Let a toggle be written `true` (its defaults, `on`) or `false` (off) as well as in full."""
+# Lets a toggle be written `true` (its defaults) or `false` (off) as well as in full.
+SWITCH = BeforeValidator(_expand_switch)
 
-    def expand(value: Any) -> Any:
-        if value is True:
-            return on
-        return None if value is False else value
 
-    return BeforeValidator(expand)
+class Conflict(ValueError):
+    """Values that are right each by itself and do not go together.
+
+    Each mistake is (field path from the model that raises, what is wrong), so that a message can
+    point at the line of the field.
+    """
+
+    def __init__(self, *mistakes: tuple[str, str]):
+        super().__init__("; ".join(what for _, what in mistakes))
+        self.mistakes = mistakes
 
 
 class Spec(BaseModel):
@@ -75,7 +84,7 @@ class Model(Spec):
     """Residual blocks per group, e.g. [4, 4, 3]; every group after the first halves the resolution."""
     width: PositiveInt | tuple[PositiveInt, ...]
     """Channels of the first group, doubled in each later one; or one number per group."""
-    se: Annotated[SqueezeExcitation | None, switch({})] = None
+    se: Annotated[SqueezeExcitation | None, SWITCH] = None
     """Squeeze-and-excitation; `true` means placement stem, reduction 16. Off: null or false."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Probability of zeroing a feature, after every block and before the classifier. Off: 0."""
@@ -89,14 +98,17 @@ class Model(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.width, tuple) and len(self.width) != len(self.depths):
-            raise ValueError(
-                f"width names {len(self.width)} groups and depths {len(self.depths)}: give one width per group, or one number"
-            )
+        mistakes = []
+        if len(self.widths) != len(self.depths):
+            what = f"{len(self.widths)} widths for {len(self.depths)} groups: give one per group, or one number"
+            mistakes.append(("width", what))
         if self.se is not None:
             channels = self.widths[0] if self.se.placement == "stem" else min(self.widths)
             if self.se.reduction > channels:
-                raise ValueError(f"se.reduction {self.se.reduction} is larger than the {channels} channels it acts on")
+                what = f"{self.se.reduction} is larger than the {channels} channels it acts on"
+                mistakes.append(("se.reduction", what))
+        if mistakes:
+            raise Conflict(*mistakes)
         return self
 
 
@@ -130,18 +142,18 @@ class CutMix(Spec):
     @classmethod
     def _acts(cls, value: float) -> float:
         if value == 0.0:
-            raise ValueError("a probability of 0 never acts: write `cutmix: null` to switch it off")
+            raise ValueError("a probability of 0 never acts: to switch it off write `cutmix: null`")
         return value
 
 
 class Augment(Spec):
     """Augmentation of training images; evaluation sees the images as they are."""
 
-    crop: Annotated[Crop | None, switch({})] = None
+    crop: Annotated[Crop | None, SWITCH] = None
     """Random crop, each image its own offset. Off: null or false."""
     flip: bool = False
     """Mirror left to right with probability 0.5, each image its own draw."""
-    cutmix: Annotated[CutMix | None, switch({})] = None
+    cutmix: Annotated[CutMix | None, SWITCH] = None
     """CutMix. Off: null or false."""
 
 
@@ -162,7 +174,7 @@ class Optimizer(Spec):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.nesterov and self.momentum == 0.0:
-            raise ValueError("nesterov needs momentum > 0")
+            raise Conflict(("nesterov", "Nesterov's form needs momentum above 0"))
         return self
 
 
@@ -200,7 +212,7 @@ class Optim(Spec):
 
     optimizer: Optimizer
     schedule: Schedule = Schedule()
-    lookahead: Annotated[Lookahead | None, switch({})] = None
+    lookahead: Annotated[Lookahead | None, SWITCH] = None
     """Lookahead around the optimiser. Off: null or false."""
     clip: Clip | None = None
     """Gradient clipping. Off: null."""
@@ -265,16 +277,21 @@ class ExperimentSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        mistakes = []
+        size = min(self.dataset.image_shape[1:])
         stopping = self.train.early_stopping
         if self.data.protocol == "full" and stopping and stopping.monitor.startswith("val_"):
-            raise ValueError(f"early_stopping monitors {stopping.monitor}, but protocol full has no validation set")
-        size = min(self.dataset.image_shape[1:])
+            what = f"{stopping.monitor} does not exist: protocol full has no validation set"
+            mistakes.append(("train.early_stopping.monitor", what))
         if 2 ** (len(self.model.depths) - 1) > size:
-            raise ValueError(f"{len(self.model.depths)} groups halve a {size}-pixel image below one pixel")
+            what = f"{len(self.model.depths)} groups halve a {size}-pixel image below one pixel"
+            mistakes.append(("model.depths", what))
         if self.augment.crop and self.augment.crop.padding > size:
-            raise ValueError(f"augment.crop.padding {self.augment.crop.padding} is larger than the {size}-pixel image")
+            what = f"{self.augment.crop.padding} is larger than the {size}-pixel image"
+            mistakes.append(("augment.crop.padding", what))
         if self.train.batch_size > self.dataset.train_images:
-            raise ValueError(
-                f"train.batch_size {self.train.batch_size} is larger than the {self.dataset.train_images} training images"
-            )
+            what = f"{self.train.batch_size} is larger than the {self.dataset.train_images} training images"
+            mistakes.append(("train.batch_size", what))
+        if mistakes:
+            raise Conflict(*mistakes)
         return self

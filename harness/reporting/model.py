@@ -1,0 +1,179 @@
+"""The report as data: what every renderer shows. Built from records by `study` and `runs`, formatted nowhere here.
+
+Accuracies are fractions, losses nats, times seconds, all unrounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.reporting.statistics import Comparison, Interval, Paired, Summary
+from harness.spec.ablation import Reference
+
+MISSING = "missing"
+"""Status of a planned run of which there is no record."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one set of weights reaches on one set of images; None: not evaluated."""
+
+    accuracy: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One planned (or recorded) run, and whether it counts in its arm's mean."""
+
+    name: str
+    arm: str
+    seed: int
+    status: str
+    """The record's, or `missing`."""
+    run_id: str | None
+    epochs: int
+    """As planned."""
+    metric: str
+    """What `last` and `best` are measured on: test_accuracy or val_accuracy."""
+    epochs_done: int = 0
+    last: Score = Score()
+    """After the last epoch: the headline."""
+    best: Score = Score()
+    """The checkpoint with the lowest validation loss, on the same images."""
+    last_on_test: Score = Score()
+    best_on_test: Score = Score()
+    train_accuracy: float | None = None
+    """One clean pass over the training images after the last epoch."""
+    why_not: str | None = None
+    """Why the run is not in the mean; None when it is."""
+    error: str | None = None
+    """What ended the run, without paths of the machine."""
+    seconds: float | None = None
+    images_per_second: float | None = None
+    test_reads: int = 0
+    trainable_parameters: int | None = None
+    macs: int | None = None
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """What must be equal for runs to be compared (`conditions.CONDITIONS`); {} without a record."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    """The conditions in which this run differs from the usual one of the base."""
+    journal: tuple[Mapping[str, Any], ...] = ()
+    """One row an epoch."""
+
+    @property
+    def counted(self) -> bool:
+        return self.why_not is None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: what differs, its runs, what they show. Summaries are over the counted runs."""
+
+    name: str
+    overrides: Mapping[str, Any]
+    epochs: int
+    parameters: int | None
+    """Trainable parameters; None as long as no run of the arm has told."""
+    max_parameters: int | None
+    macs: int | None
+    runs: tuple[Run, ...]
+    last: Summary
+    last_loss: Summary
+    best: Summary
+    best_loss: Summary
+    train: Summary
+    difference: Comparison | None
+    """To the base; None for the base itself."""
+    paired: Paired | None
+    reference_difference: float | None
+    """Headline mean minus the published accuracy."""
+    marks: tuple[str, ...] = ()
+    """In words: under which other conditions than the base's it was run."""
+
+    @property
+    def headroom(self) -> int | None:
+        """Parameters left under the budget; None without a budget or a count."""
+        if self.max_parameters is None or self.parameters is None:
+            return None
+        return self.max_parameters - self.parameters
+
+    @property
+    def counted(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.counted)
+
+
+@dataclass(frozen=True)
+class AgainstPublished:
+    """One arm beside the published number."""
+
+    arm: str
+    accuracy: Summary
+    loss: Summary
+    difference: float | None
+    loss_difference: float | None
+    prediction: Interval | None
+    """Where a further mean of as many runs as were published would lie."""
+    inside: bool | None
+    """The published accuracy lies in `prediction`; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published number, what is known of it, and the arms measured as nearly alike as the records allow."""
+
+    reference: Reference
+    binomial: Interval | None
+    """Wilson interval of the published accuracy; None where its number of images is not known."""
+    measured: str
+    """What of ours stands beside it, in words."""
+    alike: bool
+    """Ours was selected as the published number was, on the same kind of images."""
+    rows: tuple[AgainstPublished, ...]
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """A study: everything its report tells."""
+
+    name: str
+    question: str | None
+    file: str
+    """The ablation file as in the commands that reproduce the report."""
+    dataset: str
+    protocol: str
+    metric: str
+    """test_accuracy or val_accuracy, after the last epoch."""
+    epochs: int
+    """The base's budget."""
+    seeds: tuple[int, ...]
+    margin: float | None
+    arms: tuple[Arm, ...]
+    """The base first."""
+    published: Published | None
+    spread: tuple[float, int] | None
+    """Pooled standard deviation between runs of an arm, and its degrees of freedom."""
+    detectable: float | None
+    """The difference that the planned seeds find with 80 % power at this spread."""
+
+    @property
+    def base(self) -> Arm:
+        return self.arms[0]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(run for arm in self.arms for run in arm.runs)
+
+
+@dataclass(frozen=True)
+class RunsReport:
+    """Plain runs, grouped by the study they were made for (None: none)."""
+
+    groups: tuple[tuple[str | None, tuple[Run, ...]], ...]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(run for _, runs in self.groups for run in runs)

@@ -1,0 +1,299 @@
+"""What the numbers of a study show: pure functions over plain lists of numbers, one value a run.
+
+Nothing here warns or gives NaN: what can't be said is None, and where that needs a word there is a
+`reason`. Intervals are 95 % and stand as (low, high); differences are arm minus base.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from harness.reporting.dunnett import ALPHA, critical_value, detectable_difference, joint_p, loading, power
+
+__all__ = [
+    "ALPHA",
+    "Comparison",
+    "Paired",
+    "Summary",
+    "Verdict",
+    "Welch",
+    "compare",
+    "detectable_difference",
+    "pair",
+    "pooled_spread",
+    "power",
+    "prediction_interval",
+    "sign_flip_p",
+    "smallest_sign_flip_p",
+    "summarize",
+    "verdict_of",
+    "welch_holm",
+    "wilson_interval",
+]
+
+Interval = tuple[float, float]
+Verdict = Literal["helps", "hurts", "no relevant difference", "inconclusive"]
+
+NO_SPREAD = 1e-12
+"""A deviation this small is rounding: accuracies are multiples of one image in at most 1e7."""
+EXACT_FLIPS = 20
+"""Up to so many pairs all sign patterns are counted; above, 1,000,000 are drawn from a fixed generator."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """n values: mean, standard deviation (n - 1) and t-interval of the mean, each None where it has no meaning."""
+
+    n: int
+    mean: float | None = None
+    sd: float | None = None
+    interval: Interval | None = None
+    reason: str | None = None
+    """Why there is no interval."""
+
+
+@dataclass(frozen=True)
+class Welch:
+    """Welch's t-test, Holm-adjusted over the planned arms; it does not assume equal spreads."""
+
+    p: float | None
+    """Unadjusted."""
+    p_holm: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences to the base at the same seed: sensitivity, not the verdict."""
+
+    n: int
+    """Seeds that both have."""
+    mean: float | None = None
+    interval: Interval | None = None
+    t_p: float | None = None
+    sign_flip_p: float | None = None
+    correlation: float | None = None
+    """Pearson's, between arm and base over seeds; None below 3 seeds (with 2 it is always +-1)."""
+    reason: str | None = None
+    """Why there is no interval."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against the base: Dunnett's simultaneous interval, its p from the same procedure, the verdict."""
+
+    mean: float | None
+    interval: Interval | None
+    p: float | None
+    verdict: Verdict
+    welch: Welch
+    reason: str | None = None
+    """Why there is no interval."""
+
+    @property
+    def welch_differs(self) -> bool:
+        """Without the assumption of equal spreads the verdict would be another."""
+        return self.interval is not None and self.welch.verdict != self.verdict
+
+
+# --- one arm ------------------------------------------------------------------------------------
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean with its t-interval; n = 0, n = 1 and equal values have none, and `reason` says so."""
+    n = len(values)
+    if n == 0:
+        return Summary(0, reason="no finished run")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Summary(1, mean, reason="n = 1: no interval")
+    sd = _sd(values)
+    if sd == 0:
+        return Summary(n, mean, 0.0, reason="all runs equal: no interval")
+    half = float(stats.t.isf(ALPHA / 2, n - 1)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, (mean - half, mean + half))
+
+
+def prediction_interval(summary: Summary, runs: int = 1) -> Interval | None:
+    """Where the mean of `runs` further runs of this arm would lie: mean +- t s sqrt(1/runs + 1/n)."""
+    if summary.interval is None or summary.mean is None or summary.sd is None:
+        return None
+    half = float(stats.t.isf(ALPHA / 2, summary.n - 1)) * summary.sd * math.sqrt(1 / runs + 1 / summary.n)
+    return summary.mean - half, summary.mean + half
+
+
+def wilson_interval(accuracy: float, images: int) -> Interval:
+    """Binomial interval of an accuracy (fraction) measured on `images` images (Wilson 1927)."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(round(accuracy * images), images, alpha=ALPHA, method="wilson")
+    return float(low), float(high)
+
+
+def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None:
+    """Standard deviation within groups and its degrees of freedom; None where no group has two values."""
+    df = sum(len(group) - 1 for group in groups if group)
+    if df < 1:
+        return None
+    squares = sum((len(group) - 1) * _sd(group) ** 2 for group in groups if len(group) > 1)
+    return math.sqrt(squares / df), df
+
+
+def _sd(values: Sequence[float]) -> float:
+    """Sample standard deviation; exactly 0 where the values differ by rounding alone."""
+    if max(values) - min(values) <= NO_SPREAD:
+        return 0.0
+    return float(np.std(np.asarray(values, dtype=float), ddof=1))
+
+
+# --- arms against the base ----------------------------------------------------------------------
+
+
+def verdict_of(interval: Interval | None, margin: float | None) -> Verdict:
+    """What a simultaneous interval of a difference shows.
+
+    The margin comes first: an interval within +-margin is "no relevant difference" even if it excludes 0,
+    for it shows exactly that the difference, whatever its sign, is one the study's author does not mind.
+    """
+    if interval is None:
+        return "inconclusive"
+    low, high = interval
+    if margin is not None and -margin <= low and high <= margin:
+        return "no relevant difference"
+    if low > 0:
+        return "helps"
+    return "hurts" if high < 0 else "inconclusive"
+
+
+def compare(base: Sequence[float], arms: Mapping[str, Sequence[float]], margin: float | None) -> dict[str, Comparison]:
+    """Dunnett over all planned `arms` (name -> values, [] for an arm without a finished run) against the base.
+
+    An arm with one finished run or none gets no interval but counts in the family (see `dunnett`), so
+    that losing an arm never makes the others significant. The p is the procedure's own: it is below 0.05
+    exactly where the interval excludes 0.
+    """
+    beside = welch_holm(base, arms, margin)
+    usable = {name: values for name, values in arms.items() if len(base) >= 2 and len(values) >= 2}
+    spread = pooled_spread([base, *usable.values()])
+    loadings = [loading(len(arms[name]), len(base)) if name in usable else 0.0 for name in arms]
+    comparisons = {}
+    for name, values in arms.items():
+        mean = _mean_difference(values, base)
+        reason = _no_comparison(len(base), len(values), spread)
+        if reason or mean is None or spread is None:
+            comparisons[name] = Comparison(mean, None, None, "inconclusive", beside[name], reason)
+            continue
+        sd, df = spread
+        error = sd * math.sqrt(1 / len(values) + 1 / len(base))
+        half = critical_value(loadings, df) * error
+        interval = (mean - half, mean + half)
+        p = joint_p(mean / error, loadings, df)
+        comparisons[name] = Comparison(mean, interval, p, verdict_of(interval, margin), beside[name])
+    return comparisons
+
+
+def _mean_difference(values: Sequence[float], base: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) - math.fsum(base) / len(base) if values and base else None
+
+
+def _no_comparison(n_base: int, n_arm: int, spread: tuple[float, int] | None) -> str | None:
+    """Why an arm can't be compared, or None when it can."""
+    for n, who in ((n_base, "the base"), (n_arm, "the arm")):
+        if n < 2:
+            return f"{who} has no finished run" if n == 0 else f"{who} has n = 1: no interval"
+    if spread is None or spread[0] == 0:
+        return "the runs of each arm are equal: no spread to judge by"
+    return None
+
+
+def welch_holm(base: Sequence[float], arms: Mapping[str, Sequence[float]], margin: float | None) -> dict[str, Welch]:
+    """Welch's test of each arm, Holm over all planned arms (one that can't be tested counts with p = 1).
+
+    *helps* and *hurts* by Holm's p; "no relevant difference" where Welch's interval at level
+    1 - 0.05/arms (Bonferroni: Holm has no simple intervals) lies within the margin.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    if not arms:
+        return {}
+    tests = {name: _welch(values, base, ALPHA / len(arms)) for name, values in arms.items()}
+    adjusted = multipletests([test[0] if test else 1.0 for test in tests.values()], alpha=ALPHA, method="holm")[1]
+    results = {}
+    for (name, test), p_holm in zip(tests.items(), adjusted, strict=True):
+        if test is None:
+            results[name] = Welch(None, None, "inconclusive")
+            continue
+        p, interval = test
+        verdict = verdict_of(interval, margin)
+        if verdict != "no relevant difference":
+            better: Verdict = "helps" if sum(interval) > 0 else "hurts"
+            verdict = better if p_holm < ALPHA else "inconclusive"
+        results[name] = Welch(p, float(p_holm), verdict)
+    return results
+
+
+def _welch(values: Sequence[float], base: Sequence[float], alpha: float) -> tuple[float, Interval] | None:
+    """Two-sided p and interval at level 1 - alpha; None where either side has n < 2 or neither has a spread."""
+    if len(values) < 2 or len(base) < 2 or _sd(values) == _sd(base) == 0:
+        return None
+    parts = [_sd(group) ** 2 / len(group) for group in (values, base)]
+    variance = sum(parts)
+    df = variance**2 / sum(part**2 / (len(group) - 1) for part, group in zip(parts, (values, base), strict=True))
+    mean = math.fsum(values) / len(values) - math.fsum(base) / len(base)
+    half = float(stats.t.isf(alpha / 2, df)) * math.sqrt(variance)
+    return 2 * float(stats.t.sf(abs(mean) / math.sqrt(variance), df)), (mean - half, mean + half)
+
+
+# --- at the same seed ---------------------------------------------------------------------------
+
+
+def pair(base: Mapping[int, float], arm: Mapping[int, float]) -> Paired:
+    """Paired comparison over the seeds that both have (seed -> value)."""
+    seeds = sorted(base.keys() & arm.keys())
+    if not seeds:
+        return Paired(0, reason="no seed in common")
+    differences = [arm[seed] - base[seed] for seed in seeds]
+    summary = summarize(differences)
+    t_p = None
+    if summary.interval and summary.mean is not None and summary.sd:
+        t = summary.mean / (summary.sd / math.sqrt(summary.n))
+        t_p = 2 * float(stats.t.sf(abs(t), summary.n - 1))
+    correlation = _correlation([base[seed] for seed in seeds], [arm[seed] for seed in seeds])
+    reason = "all differences equal: no interval" if summary.sd == 0 else summary.reason
+    return Paired(len(seeds), summary.mean, summary.interval, t_p, sign_flip_p(differences), correlation, reason)
+
+
+def _correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    if len(first) < 3 or _sd(first) == 0 or _sd(second) == 0:
+        return None
+    return float(np.clip(np.corrcoef(first, second)[0, 1], -1.0, 1.0))
+
+
+def smallest_sign_flip_p(n_seeds: int) -> float:
+    """The smallest p that a sign-flip test over `n_seeds` pairs can give: 2/2^k, and 1 without pairs."""
+    return min(1.0, 2.0 ** (1 - n_seeds))
+
+
+def sign_flip_p(differences: Sequence[float]) -> float | None:
+    """Share of all sign patterns whose |mean| is at least the one seen (two-sided, exact); None without pairs."""
+    n = len(differences)
+    if n == 0:
+        return None
+    values = np.asarray(differences, dtype=float)
+    seen = abs(values.sum()) * (1 - 1e-9) - NO_SPREAD  # sums that tie must not be told apart by rounding
+    if n <= EXACT_FLIPS:
+        # The first sign is held: a pattern and its mirror image have the same |sum|.
+        sums = np.array([values[0]])
+        for value in values[1:]:
+            sums = np.concatenate([sums + value, sums - value])
+        return float(np.mean(np.abs(sums) >= seen))
+    generator = np.random.default_rng(0)
+    batches = (generator.choice([-1.0, 1.0], (10_000, n)) @ values for _ in range(100))
+    hits = sum(int((np.abs(batch) >= seen).sum()) for batch in batches)
+    return (hits + 1) / 1_000_001  # the pattern seen is one of them

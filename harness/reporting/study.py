@@ -1,0 +1,196 @@
+"""From a study and the records to the report's model: which run belongs where, and what the arms show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.reporting import conditions
+from harness.reporting.model import MISSING, AgainstPublished, Arm, Published, Run, Score, StudyReport
+from harness.reporting.runs import metric_of, run_of, shown_path
+from harness.reporting.statistics import (
+    Comparison,
+    Summary,
+    compare,
+    detectable_difference,
+    pair,
+    pooled_spread,
+    prediction_interval,
+    summarize,
+    wilson_interval,
+)
+from harness.spec import ablation
+from harness.spec.ablation import Reference, Study
+from harness.spec.identity import spec_digest
+from harness.tracking.journal import Journal
+from harness.tracking.record import Record
+from harness.tracking.store import RunFolder, Store
+
+Found = tuple[RunFolder, Record]
+
+
+def build(study: Study, store: Store) -> StudyReport:
+    """The report of `study` from the records in `store`, and from nothing else (no clock, no paths).
+
+    Planned runs without a record stand in it as missing; records of other seeds or arms are left out.
+    """
+    runs = {arm.name: runs for arm, runs in zip(study.arms, _planned(study, store), strict=True)}
+    expected = conditions.usual([run for run in runs[study.base.name] if run.counted], sum(runs.values(), []))
+    runs = {name: [conditions.marked(run, expected) for run in planned] for name, planned in runs.items()}
+    compared = _compared(study, runs)
+    arms = tuple(_arm(arm, runs, compared, study, expected) for arm in study.arms)
+    spread = pooled_spread([_accuracies(runs[arm.name]) for arm in study.arms])
+    sd = spread[0] if spread else 0.0
+    return StudyReport(
+        name=study.name,
+        question=study.question,
+        file=shown_path(study.path or Path("ablations") / f"{study.name}.yaml"),
+        dataset=study.base.spec.dataset.title,
+        protocol=study.base.spec.data.protocol,
+        metric=metric_of(study.base.spec.data.protocol),
+        epochs=study.base.spec.train.epochs,
+        seeds=study.seeds,
+        margin=study.margin,
+        arms=arms,
+        published=_published(study.reference, arms, study.base.spec.data.protocol) if study.reference else None,
+        spread=spread,
+        detectable=detectable_difference(len(study.seeds), len(study.arms) - 1, sd),
+    )
+
+
+# --- records to runs ----------------------------------------------------------------------------
+
+
+def _planned(study: Study, store: Store) -> list[list[Run]]:
+    """For each arm one run per planned seed, in the study's order."""
+    found: dict[tuple[str, int], list[Found]] = {}
+    for folder, record in store.entries():
+        found.setdefault((record.spec_digest, record.seed), []).append((folder, record))
+    return [
+        [_run(arm, seed, found.get((digest, seed), [])) for seed in study.seeds]
+        for arm, digest in ((arm, spec_digest(arm.spec)) for arm in study.arms)
+    ]
+
+
+def _run(arm: ablation.Arm, seed: int, candidates: Sequence[Found]) -> Run:
+    if not candidates:
+        epochs, metric = arm.spec.train.epochs, metric_of(arm.spec.data.protocol)
+        return Run(arm.spec.name, arm.name, seed, MISSING, None, epochs, metric, why_not="no record of it")
+    folder, record = max(candidates, key=_preference)
+    return run_of(record, arm.name, Journal(folder.journal_path).rows())
+
+
+def _preference(found: Found) -> tuple[bool, bool, str, str]:
+    """A finished run before any other, among these the newest; the id settles what is left."""
+    record = found[1]
+    return record.finished, record.status == "completed", str(record.provenance.get("started") or ""), record.run_id
+
+
+# --- runs to arms -------------------------------------------------------------------------------
+
+
+def _accuracies(runs: Sequence[Run]) -> list[float]:
+    return [run.last.accuracy for run in runs if run.counted and run.last.accuracy is not None]
+
+
+def _by_seed(runs: Sequence[Run]) -> dict[int, float]:
+    return {run.seed: run.last.accuracy for run in runs if run.counted and run.last.accuracy is not None}
+
+
+def _compared(study: Study, runs: Mapping[str, Sequence[Run]]) -> dict[str, Comparison]:
+    """Every arm against the base; one that is measured on other images than the base counts, but gets no number."""
+    base = study.base
+    alike = {arm.name for arm in study.arms if _images(arm) == _images(base)}
+    values = {arm.name: _accuracies(runs[arm.name]) if arm.name in alike else [] for arm in study.arms[1:]}
+    compared = compare(_accuracies(runs[base.name]), values, study.margin)
+    reason = "measured on other images than the base"
+    return {name: one if name in alike else replace(one, reason=reason) for name, one in compared.items()}
+
+
+def _images(arm: ablation.Arm) -> tuple[str, str]:
+    return arm.spec.data.dataset, metric_of(arm.spec.data.protocol)
+
+
+def _arm(
+    arm: ablation.Arm,
+    runs: Mapping[str, Sequence[Run]],
+    compared: Mapping[str, Comparison],
+    study: Study,
+    expected: Mapping[str, str],
+) -> Arm:
+    own = runs[arm.name]
+    counted = [run for run in own if run.counted]
+    recorded = [run for run in own if run.run_id]
+    last = summarize(_accuracies(own))
+    difference = compared.get(arm.name)
+    comparable = difference is not None and difference.mean is not None
+    published = study.reference.accuracy if study.reference else None
+    return Arm(
+        name=arm.name,
+        overrides=dict(arm.overrides),
+        epochs=arm.spec.train.epochs,
+        parameters=recorded[0].trainable_parameters if recorded else None,
+        max_parameters=arm.spec.guard.max_parameters,
+        macs=recorded[0].macs if recorded else None,
+        runs=tuple(own),
+        last=last,
+        last_loss=_loss([run.last for run in counted]),
+        best=_accuracy([run.best for run in counted]),
+        best_loss=_loss([run.best for run in counted]),
+        train=summarize([run.train_accuracy for run in counted if run.train_accuracy is not None]),
+        difference=difference,
+        paired=pair(_by_seed(runs[study.base.name]), _by_seed(own) if comparable else {}) if difference else None,
+        reference_difference=last.mean - published if last.mean is not None and published is not None else None,
+        marks=conditions.in_words(own, expected),
+    )
+
+
+def _accuracy(scores: Sequence[Score]) -> Summary:
+    return summarize([score.accuracy for score in scores if score.accuracy is not None])
+
+
+def _loss(scores: Sequence[Score]) -> Summary:
+    return summarize([score.loss for score in scores if score.loss is not None])
+
+
+# --- against the published number ---------------------------------------------------------------
+
+
+def _published(reference: Reference, arms: Sequence[Arm], protocol: str) -> Published:
+    """Like with like: ours selected as the published number was, where the records have that."""
+    which, measured, alike = _alike(reference, arms, protocol)
+    rows = []
+    for arm in arms:
+        scores = [getattr(run, which) for run in arm.counted]
+        accuracy, loss = _accuracy(scores), _loss(scores)
+        prediction = prediction_interval(accuracy, reference.runs)
+        rows.append(
+            AgainstPublished(
+                arm=arm.name,
+                accuracy=accuracy,
+                loss=loss,
+                difference=None if accuracy.mean is None else accuracy.mean - reference.accuracy,
+                loss_difference=None if loss.mean is None or reference.loss is None else loss.mean - reference.loss,
+                prediction=prediction,
+                inside=prediction[0] <= reference.accuracy <= prediction[1] if prediction else None,
+            )
+        )
+    binomial = wilson_interval(reference.accuracy, reference.images) if reference.images else None
+    return Published(reference, binomial, measured, alike, tuple(rows))
+
+
+def _alike(reference: Reference, arms: Sequence[Arm], protocol: str) -> tuple[str, str, bool]:
+    """Which of a run's scores stands beside the published number, in words, and whether it is like with like."""
+    counted = [run for arm in arms for run in arm.counted]
+
+    def all_have(which: str) -> bool:
+        return bool(counted) and all(getattr(run, which).accuracy is not None for run in counted)
+
+    if reference.selection == "test" and protocol == "paper" and all_have("best_on_test"):
+        return "best_on_test", "the checkpoint with the lowest loss on the test set, its test accuracy", True
+    if reference.selection == "validation" and protocol == "holdout" and all_have("best_on_test"):
+        return "best_on_test", "the checkpoint with the lowest validation loss, its test accuracy", True
+    if all_have("last_on_test"):
+        return "last_on_test", "the last epoch, its test accuracy", reference.selection == "none"
+    return "last", "the last epoch, its validation accuracy", False

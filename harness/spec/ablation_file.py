@@ -1,0 +1,71 @@
+"""The ablation file as it is written, before its arms are expanded (`harness.spec.ablation` does that)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from harness.spec.experiment import PositiveInt, Spec, check_name
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+NamedSets = dict[str, dict[str, Any]]
+
+MAX_SEEDS = 1000
+
+
+class Reference(Spec):
+    """A published number, with what is known of how it came about."""
+
+    label: str
+    """Who published it."""
+    accuracy: Annotated[float, Field(ge=0.0, le=1.0)]
+    """Published accuracy, a fraction."""
+    loss: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    """Published loss."""
+    images: PositiveInt | None = None
+    """Images it was measured on; gives its binomial interval."""
+    parameters: PositiveInt | None = None
+    """Trainable parameters of the published network."""
+    runs: PositiveInt = 1
+    """Independent runs behind the number."""
+    selection: Literal["test", "validation", "none"] | None = None
+    """What its checkpoint was selected on."""
+
+
+class AblationFile(Spec):
+    """A study: a base experiment, arms that differ from it, and the seeds every arm is trained with."""
+
+    name: str
+    """The study's name; the file's stem."""
+    question: str | None = None
+    """What the study asks, for the report."""
+    base: str
+    """Path of the base experiment, relative to this file."""
+    seeds: Annotated[int, Field(gt=0, le=MAX_SEEDS)] | Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    """Seeds of every arm: a list, or a number N for 0 to N-1."""
+    margin: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Smallest difference of the headline metric that matters, a fraction."""
+    reference: Reference | None = None
+    """A published number to compare the base with."""
+    overrides: dict[str, Any] = {}
+    """Experiment field path -> value, for all arms, the base too."""
+    arms: NamedSets = {}
+    """Arm name -> overrides of the base."""
+    leave_one_out: NamedSets = {}
+    """Part -> the overrides that switch it off; the arm is called no_<part>."""
+    add_one_in: NamedSets = {}
+    """Part -> the overrides that switch it on; the arm is called with_<part>."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return check_name(value)
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_once(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            twice = sorted({seed for seed in value if value.count(seed) > 1})
+            raise ValueError(f"each seed once; twice there: {', '.join(map(str, twice))}")
+        return value

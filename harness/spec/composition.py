@@ -1,0 +1,147 @@
+"""Files laid over their `base:` and overrides laid over files: one rule for both.
+
+A mapping laid over a mapping merges with it, key by key; anything else replaces what was there (null, lists,
+`true` and `false` too). A mapping with another `kind:` than the one below it replaces it: the settings of a
+cosine schedule mean nothing to a constant one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError, Problem
+from harness.spec.experiment import ExperimentSpec
+from harness.spec.fields import field_paths, nearest_path
+from harness.spec.kinds import kind_of_keys
+from harness.spec.origin import Override
+from harness.spec.yaml_tree import Document, Node, nearest_file, parse_value, read_document
+
+# Describe one file, so they are not taken over from its base.
+NOT_INHERITED = ("name", "notes", "base")
+
+
+def compose(path: Path) -> Document:
+    """The experiment file at `path` over its chain of bases; its name is its stem where it gives none."""
+    chain = _chain(path)
+    root = Node(dict(chain[-1].root.value), chain[-1].root.place)
+    for document in reversed(chain[:-1]):
+        inherited = {key: node for key, node in root.value.items() if key not in NOT_INHERITED}
+        root = lay_over(Node(inherited, root.place), document.root)
+    root.value.pop("base", None)
+    root.value.setdefault("name", Node(path.stem, str(path)))
+    return Document(path, root, tuple(problem for document in chain for problem in document.problems))
+
+
+def _chain(path: Path) -> list[Document]:
+    """The file, its base, its base's base ...; InputError for a cycle or a base that is not there."""
+    chain = [read_document(path)]
+    seen = {path.resolve(): path}
+    while (target := base_of(chain[-1])) is not None:
+        place = chain[-1].root.value["base"].place
+        if target.resolve() in seen:
+            names = " -> ".join(str(p) for p in [*seen.values(), target])
+            raise InputError(f"the bases go in a circle: {names}", where=f"{place}: base", fix="take one `base:` out.")
+        seen[target.resolve()] = target
+        chain.append(read_base(target, place))
+    return chain
+
+
+def base_of(document: Document) -> Path | None:
+    """The path that `base:` names, relative to the file; None where there is no such key."""
+    node = document.root.value.get("base")
+    if node is None or node.value is None:
+        return None
+    if not isinstance(node.value, str) or not node.value or "\0" in node.value:
+        raise InputError("is not the path of an experiment file", where=f"{node.place}: base")
+    return _tidy(document.path.parent / node.value)
+
+
+def _tidy(path: Path) -> Path:
+    """Without `x/..`, for messages, unless a symbolic link gives `..` another meaning."""
+    from os.path import normpath
+
+    tidy = Path(normpath(path))
+    return tidy if tidy.resolve() == path.resolve() else path
+
+
+def read_base(path: Path, place: str) -> Document:
+    """A base file, with the place of the `base:` key in the message if it is not there or of the wrong kind."""
+    if not path.exists():
+        raise InputError(f"there is no file {path}", where=f"{place}: base", fix=nearest_file(path))
+    document = read_document(path)
+    if kind_of_keys(document.root.value) == "ablation":
+        raise InputError(f"{path} is an ablation file", where=f"{place}: base", fix="a base is an experiment file.")
+    return document
+
+
+def lay_over(below: Node, above: Node) -> Node:
+    """`above` laid over `below`, places kept; neither is changed."""
+    if not _merges(below.value, above.value, lambda node: node.value):
+        return above
+    merged = dict(below.value)
+    for key, node in above.value.items():
+        merged[key] = lay_over(merged[key], node) if key in merged else node
+    return Node(merged, above.place)
+
+
+def _merges(below: Any, above: Any, value_of: Any = lambda value: value) -> bool:
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return False
+    both_have_kind = "kind" in below and "kind" in above
+    return not both_have_kind or bool(value_of(below["kind"]) == value_of(above["kind"]))
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `tree` with each dotted path set to its value, in order.
+
+    A path below something that is off (null, false) or merely `true` makes it a mapping first, so
+    `augment.cutmix.alpha` switches CutMix on with its other defaults. Paths are not checked here.
+    """
+    for path, value in overrides.items():
+        tree = _with_value(tree, path.split("."), value)
+    return tree
+
+
+def _with_value(tree: Any, parts: list[str], value: Any) -> dict[str, Any]:
+    """Copies the mappings on the way down only: ten thousand arms share the rest of the base's tree."""
+    head, *rest = parts
+    copy = dict(tree) if isinstance(tree, Mapping) else {}
+    copy[head] = _with_value(copy.get(head), rest, value) if rest else _laid_over(copy.get(head), value)
+    return copy
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    if not _merges(below, above):
+        return above
+    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
+
+
+def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Problem]]:
+    """ "model.width=72", ... as overrides, with every mistake in them."""
+    overrides: list[Override] = []
+    problems: list[Problem] = []
+    for text in texts:
+        place = f"-o {text}"
+        path, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not path:
+            problems.append(Problem("is not PATH=VALUE", place, "write, for instance, -o model.width=72."))
+            continue
+        if problem := path_problem(path, place):
+            problems.append(problem)
+            continue
+        try:
+            overrides.append(Override(path, parse_value(value), place))
+        except InputError as error:
+            problems += [Problem(f"its value {problem.what}", place, problem.fix) for problem in error.problems]
+    return overrides, problems
+
+
+def path_problem(path: str, where: str) -> Problem | None:
+    """What is wrong with a dotted path of an experiment field, or None."""
+    if path in field_paths(ExperimentSpec):
+        return None
+    nearest = nearest_path(path, ExperimentSpec)
+    fix = f"did you mean `{nearest}`?" if nearest else f"the top level has {', '.join(ExperimentSpec.model_fields)}."
+    return Problem(f"there is no field `{path}`", where, fix)

@@ -1,0 +1,236 @@
+"""A pydantic ValidationError as problems in plain language: where, the value, what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from harness.errors import Problem
+from harness.spec.experiment import Conflict
+from harness.spec.fields import field_paths, fields_of, first_sentence, nearest_path, submodels
+from harness.spec.origin import Origin, dotted
+from harness.spec.yaml_tree import FieldPath
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of that size",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "none_required": "null",
+}
+BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+# What people coming from YAML 1.1, Python or a shell write for the three words of YAML 1.2.
+OTHER_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false", "none": "null", "nil": "null"}
+
+
+def problems_of(
+    error: ValidationError, root: type[BaseModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...] = ()
+) -> list[Problem]:
+    """All mistakes `error` holds. `tree` is what was validated; `extra_keys` are top-level keys a file may have too."""
+    reader = _Reader(root, tree, origin, extra_keys)
+    return reader.read([dict(detail) for detail in error.errors(include_url=False)])
+
+
+def show(value: Any, limit: int = 60) -> str:
+    """A value as it would be written in YAML, cut to `limit` characters."""
+    if value is None or isinstance(value, bool):
+        text = {None: "null", True: "true", False: "false"}[value]
+    elif isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{key}: {show(item)}" for key, item in list(value.items())[:6]) + "}"
+    elif isinstance(value, list | tuple):
+        text = "[" + ", ".join(show(item) for item in value[:20]) + "]"
+    else:
+        text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+class _Reader:
+    def __init__(self, root: type[BaseModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...]):
+        self.root, self.tree, self.origin, self.extra_keys = root, tree, origin, extra_keys
+
+    def read(self, details: list[dict[str, Any]]) -> list[Problem]:
+        problems: list[Problem] = []
+        for path, group in self._by_field(details).items():
+            problems += self._problems_at(path, group)
+        return problems
+
+    def _by_field(self, details: list[dict[str, Any]]) -> dict[FieldPath, list[dict[str, Any]]]:
+        """Errors by path; those of a union's branches together under the union's field."""
+        groups: dict[FieldPath, list[dict[str, Any]]] = {}
+        for detail in details:
+            path, union, branch = self._path(detail["loc"])
+            detail |= {"path": path, "branch": branch}
+            groups.setdefault(path if union is None else union, []).append(detail)
+        return groups
+
+    def _path(self, loc: FieldPath) -> tuple[FieldPath, FieldPath | None, str | None]:
+        """`loc` without the names pydantic gives a union's branches; the union's field and the branch, if any."""
+        path: list[str | int] = []
+        union, branch = None, None
+        models: tuple[type[BaseModel], ...] = (self.root,)
+        value = self.tree
+        for position, part in enumerate(loc):
+            fields = fields_of(models)
+            present = isinstance(value, Mapping) and part in value
+            if isinstance(part, int) or part in fields or present or position == len(loc) - 1 == len(path) and models:
+                path.append(part)
+                value = self._child(value, part)
+                models = submodels(fields[part].annotation) if part in fields else ()
+            elif union is None:
+                union, branch = tuple(path), str(part)
+        return tuple(path), union, branch
+
+    @staticmethod
+    def _child(value: Any, part: str | int) -> Any:
+        try:
+            return value[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+
+    def _problems_at(self, path: FieldPath, group: list[dict[str, Any]]) -> list[Problem]:
+        branches = {detail["branch"] for detail in group}
+        if len(branches) > 1:
+            # A branch that the value does not even have the type of is not what was meant.
+            strangers = {d["branch"] for d in group if d["path"] == path and d["type"] in EXPECTED}
+            meant = [detail for detail in group if detail["branch"] not in strangers]
+            if not meant:
+                kinds = " or ".join(dict.fromkeys(EXPECTED[d["type"]] for d in group if d["type"] in EXPECTED))
+                return [self._wrong_type(path, kinds)]
+            group = meant
+        return [problem for detail in group for problem in self._explain(detail["path"], detail)]
+
+    def _explain(self, path: FieldPath, detail: dict[str, Any]) -> list[Problem]:
+        kind, context = detail["type"], detail.get("ctx", {})
+        if kind == "missing":
+            return [self._missing(path)]
+        if kind == "extra_forbidden":
+            return [self._unknown(path)]
+        if kind in EXPECTED:
+            return [self._wrong_type(path, EXPECTED[kind])]
+        if isinstance(context.get("error"), Conflict):
+            return [self._problem((*path, *field.split(".")), what) for field, what in context["error"].mistakes]
+        return [self._wrong_value(path, kind, context, detail)]
+
+    def _wrong_value(self, path: FieldPath, kind: str, context: dict[str, Any], detail: dict[str, Any]) -> Problem:
+        value = show(self._value(path, detail["input"]))
+        if kind in BOUNDS:
+            key, words = BOUNDS[kind]
+            return self._problem(path, f"{value} is out of range: it must be {words} {context[key]}", self._meaning(path))
+        if kind == "literal_error":
+            return self._not_a_choice(path, value)
+        if kind == "too_short":
+            return self._problem(path, f"{value} needs at least {context['min_length']} item", self._meaning(path))
+        if kind == "too_long":
+            return self._problem(path, f"{value} may have at most {context['max_length']} items", self._meaning(path))
+        if kind == "value_error":
+            return self._problem(path, str(context["error"]))
+        return self._problem(path, f"{value} is not valid: {detail['msg']}", self._meaning(path))
+
+    def _missing(self, path: FieldPath) -> Problem:
+        info = self._info(path)
+        inside = f" under `{dotted(path[:-1])}:`" if path[:-1] else ""
+        fix = f"write `{path[-1]}:`{inside}."
+        meaning = first_sentence(info) if info else None
+        return Problem("is missing", self.origin.where_missing(path), f"{fix} {meaning}" if meaning else fix)
+
+    def _unknown(self, path: FieldPath) -> Problem:
+        parent = path[:-1]
+        keys = [*self._keys(parent), *(self.extra_keys if not parent else ())]
+        key = str(path[-1])
+        close = get_close_matches(key, keys, n=1)
+        elsewhere = nearest_path(dotted(path), self.root) if not close else None
+        if key == "<<":
+            hint = "YAML merge keys have no meaning here; `base:` lays one file over another. "
+        elif close or elsewhere:
+            hint = f"did you mean `{close[0] if close else elsewhere}`? "
+        else:
+            hint = ""
+        where = f"`{dotted(parent)}` takes" if parent else "the top level takes"
+        return self._problem(path, f"unknown key `{key}`", f"{hint}{where}: {', '.join(keys)}.")
+
+    def _wrong_type(self, path: FieldPath, expected: str) -> Problem:
+        value = self._value(path, None)
+        info = self._info(path)
+        keys = list(fields_of(submodels(info.annotation))) if info else []
+        if expected == "a mapping" and keys:
+            expected += f" ({', '.join(keys)})"
+        fix = self._meaning(path)
+        if isinstance(value, str):
+            fix = _hint_for_text(value, expected) or fix
+        elif isinstance(value, float) and value.is_integer() and "a whole number" in expected:
+            fix = f"write {int(value)}."
+        return self._problem(path, f"{show(value)} is not {expected}", fix)
+
+    def _not_a_choice(self, path: FieldPath, value: str) -> Problem:
+        info = self._info(path)
+        choices = [str(choice) for choice in _choices(info.annotation if info else None)]
+        close = get_close_matches(value.strip("'\""), choices, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return self._problem(path, f"{value} is none of {', '.join(choices)}", f"{hint}{self._meaning(path) or ''}".strip())
+
+    def _problem(self, path: FieldPath, what: str, fix: str | None = None) -> Problem:
+        return Problem(what, self.origin.where(path), fix or None)
+
+    def _value(self, path: FieldPath, default: Any) -> Any:
+        value = self.tree
+        for part in path:
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                return default
+        return value
+
+    def _keys(self, path: FieldPath) -> list[str]:
+        info = self._info(path)
+        models = (self.root,) if not path else submodels(info.annotation) if info else ()
+        return list(fields_of(models))
+
+    def _info(self, path: FieldPath) -> FieldInfo | None:
+        return field_paths(self.root).get(".".join(str(part) for part in path if isinstance(part, str)))
+
+    def _meaning(self, path: FieldPath) -> str | None:
+        info = self._info(path)
+        sentence = first_sentence(info) if info else None
+        return f"{path[-1] if isinstance(path[-1], str) else path[-2]}: {sentence}" if sentence and path else None
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for argument in get_args(annotation) for choice in _choices(argument))
+
+
+def _hint_for_text(value: str, expected: str) -> str | None:
+    word = OTHER_WORDS.get(value.lower())
+    if word:
+        return f"in YAML 1.2 `{value}` is text: write {word}."
+    try:
+        float(value)
+    except ValueError:
+        return None
+    return "leave out the quotes." if "number" in expected else None
+
+
+def checked(
+    model: type[BaseModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...] = ()
+) -> tuple[Any, list[Problem]]:
+    """`tree` as a `model`, or None and what is wrong with it."""
+    try:
+        return model.model_validate(tree), []
+    except ValidationError as error:
+        return None, problems_of(error, model, tree, origin, extra_keys)

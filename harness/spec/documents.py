@@ -1,0 +1,59 @@
+"""Experiment files to specs: read, composed, overridden, validated, with every mistake told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError, Problem
+from harness.spec.composition import apply_overrides, compose, parse_overrides
+from harness.spec.diagnostics import checked
+from harness.spec.experiment import ExperimentSpec
+from harness.spec.kinds import Kind, kind_of_keys
+from harness.spec.origin import Origin
+from harness.spec.yaml_tree import Document, Node, read_document
+
+__all__ = ["apply_overrides", "experiment_from_dict", "kind_of", "load_experiment", "refuse_other_kind"]
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
+    """The experiment file at `path` over its bases, with overrides ("model.width=72", YAML values) laid over it.
+
+    InputError holds every mistake in the files and the overrides. `name` defaults to the file's stem;
+    `name` and `notes` of a base are not taken over.
+    """
+    path = Path(path)
+    document = compose(path)
+    refuse_other_kind(document, "experiment")
+    laid_over, problems = parse_overrides(overrides)
+    tree = apply_overrides(document.root.plain(), {override.path: override.value for override in laid_over})
+    spec, mistakes = checked(ExperimentSpec, tree, Origin(document.root, tuple(laid_over)), extra_keys=("base",))
+    return accept(spec, [*document.problems, *mistakes, *problems])
+
+
+def experiment_from_dict(data: dict[str, Any]) -> ExperimentSpec:
+    """A spec from plain data, e.g. a record's `spec`; InputError names the fields that are wrong."""
+    spec, problems = checked(ExperimentSpec, data, Origin(Node(None, "")))
+    return accept(spec, problems)
+
+
+def kind_of(path: Path) -> Kind:
+    """Which kind of file this is, from its top-level keys; InputError if it can't be read at all."""
+    return kind_of_keys(read_document(Path(path)).root.value)
+
+
+def refuse_other_kind(document: Document, wanted: Kind) -> None:
+    """InputError when an experiment is read as an ablation or the other way round: one message, not twenty."""
+    kind = kind_of_keys(document.root.value)
+    if kind != wanted:
+        command = {"experiment": "harness run", "ablation": "harness ablate"}[kind]
+        fix = f"`{command} {document.path}` takes it."
+        raise InputError(f"this is an {kind} file, not an {wanted} file", where=str(document.path), fix=fix)
+
+
+def accept(result: Any, problems: Sequence[Problem]) -> Any:
+    """`result`, unless there are problems: then InputError with all of them, each once."""
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
+    return result

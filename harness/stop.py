@@ -1,0 +1,48 @@
+"""Stopping a run on purpose: signals and a time limit ask, the loop ends after its current step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+
+
+class Stop:
+    """Whether, and why, to stop. A second SIGINT raises KeyboardInterrupt at once."""
+
+    def __init__(self, time_limit: float | None = None):
+        self.reason: Literal["signal", "time_limit"] | None = None
+        self.deadline = None if time_limit is None else time.monotonic() + time_limit
+
+    def __call__(self) -> bool:
+        if self.reason is None and self.deadline is not None and time.monotonic() >= self.deadline:
+            self.reason = "time_limit"
+        return self.reason is not None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the time limit; None without one."""
+        return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.reason == "signal" and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.reason = "signal"
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listen to the signals inside the block (in a main thread; elsewhere they can't be caught)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

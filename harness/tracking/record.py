@@ -1,0 +1,135 @@
+"""The record of one run (`record.json`): what was asked, what came out, and under which conditions.
+
+Unknown keys are ignored, so that a record written by a newer harness stays readable; a missing or
+ill-typed one is an error that names the file. Floats are written unrounded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import InputError, Problem
+
+Status = Literal[
+    "running", "completed", "stopped_early", "diverged", "out_of_memory", "crashed", "interrupted", "killed"
+]
+FINISHED: frozenset[str] = frozenset({"completed", "stopped_early"})
+FAILED: frozenset[str] = frozenset({"diverged", "out_of_memory", "crashed", "killed"})
+
+
+class Stored(BaseModel):
+    """Base of everything read back from disk: keys of a newer harness are ignored, not refused."""
+
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
+
+
+class Scores(Stored):
+    """Loss (mean cross-entropy, nats) and accuracy (fraction) of one set of weights; None: not evaluated."""
+
+    epoch: int
+    """Epoch (from 1) after which these weights were taken."""
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    """One clean pass over the training images, unlike the journal's running figure."""
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+
+
+class Results(Stored):
+    """The two sets of weights a run may be judged by."""
+
+    final: Scores | None = None
+    """After the last epoch; None as long as the run has not finished."""
+    best: Scores | None = None
+    """The checkpoint with the lowest validation loss; None where the protocol has no validation."""
+
+
+class Wandb(Stored):
+    """Where the Weights & Biases mirror stands; `state` is "offline", "online", "disabled" or "failed: <why>"."""
+
+    id: str | None = None
+    state: str = "disabled"
+
+
+class Record(Stored):
+    """One run. `name`, `study` and `arm` are labels; `spec_digest`, `seed` and `numerics` are its identity."""
+
+    run_id: str
+    name: str
+    status: Status
+    seed: int
+    spec: dict[str, Any]
+    """The experiment in full, as `experiment_from_dict` takes it."""
+    spec_digest: str
+    numerics: int
+    """`harness.spec.identity.NUMERICS` at the time of the run."""
+    study: str | None = None
+    arm: str | None = None
+    trainable_parameters: int
+    macs: int
+    """Multiply-accumulates of one forward pass of one image."""
+    results: Results = Field(default_factory=Results)
+    epochs_done: int = 0
+    test_reads: int = 0
+    """How often the test set was read for this run."""
+    timings: dict[str, float] = Field(default_factory=dict)
+    """Seconds by part ("train", "evaluate", "total"), and "images_per_second"."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    wandb: Wandb = Field(default_factory=Wandb)
+    error: dict[str, Any] | None = None
+    """`type`, `message` and `traceback` of what ended the run; None where nothing did."""
+
+    @property
+    def finished(self) -> bool:
+        """The run ended with a result."""
+        return self.status in FINISHED
+
+    @property
+    def failed(self) -> bool:
+        """The run ended without a result, and not because somebody stopped it."""
+        return self.status in FAILED
+
+
+def parse_record(text: bytes | str, path: Path) -> Record:
+    """The record in `text`; InputError names `path` and every field that is wrong."""
+    try:
+        return Record.model_validate_json(text)
+    except ValidationError as error:
+        problems = [Problem(_describe(item), str(path)) for item in error.errors(include_url=False)]
+        raise InputError(problems) from None
+
+
+def _describe(item: Any) -> str:
+    field = ".".join(str(part) for part in item["loc"])
+    return f"damaged record: {field}: {item['msg']}" if field else f"damaged record: {item['msg']}"
+
+
+_LABELS = (
+    "run_id", "name", "study", "arm", "seed", "status", "spec_digest", "numerics",
+    "trainable_parameters", "macs", "epochs_done", "test_reads",
+)  # fmt: skip
+_CONDITIONS = ("started", "ended", "device_type", "device_name", "precision", "git_commit", "data_digest")
+FLAT_COLUMNS = (
+    *_LABELS,
+    *(f"{which}_{field}" for which in ("final", "best") for field in Scores.model_fields),
+    *_CONDITIONS,
+    "wandb_state",
+    "error",
+)
+"""Columns every flat row has; the timings a run has stand behind them (`seconds_train`, ...)."""
+
+
+def flat_row(record: Record) -> dict[str, Any]:
+    """The record as one flat row of a table: `final_val_accuracy`, `seconds_train`, `device_name`, ..."""
+    row = {field: getattr(record, field) for field in _LABELS}
+    for which, scores in (("final", record.results.final), ("best", record.results.best)):
+        row |= {f"{which}_{field}": getattr(scores, field) if scores else None for field in Scores.model_fields}
+    row |= {key: record.provenance.get(key) for key in _CONDITIONS}
+    row |= {"wandb_state": record.wandb.state, "error": record.error.get("message") if record.error else None}
+    timings = record.timings.items()
+    return row | {part if part == "images_per_second" else f"seconds_{part}": value for part, value in timings}

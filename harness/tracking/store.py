@@ -1,0 +1,325 @@
+"""The one module that knows where a run's files lie; every write is whole or not at all.
+
+    <root>/<name>-<run_id>/record.json, journal.jsonl, predictions.npz, checkpoints/, wandb/
+    <root>/aside/       runs put aside by `--fresh`, not listed
+    <root>/.locks/      one lock a run, outside its folder, so that it survives putting the folder aside
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from harness.errors import InputError, Problem, StorageError
+from harness.spec.experiment import check_name
+from harness.tracking.record import FLAT_COLUMNS, Record, flat_row, parse_record
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+Images = Literal["test", "validation", "train"]
+
+ASIDE = "aside"
+LOCKS = ".locks"
+RUN_ID = re.compile(r"[0-9a-z]{4,64}")
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that becomes `path` when the block ends well, and nothing when it does not.
+
+    Written under a temporary name in the same folder, fsynced, renamed; the folder is created if it
+    is not there. StorageError (naming `path` and the reason) when the disk refuses.
+    """
+    # Not tempfile: its files are readable by their owner alone, and the rename would keep that.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, whole or not at all; StorageError when the disk refuses."""
+    with atomic_writer(path) as file:
+        file.write(data)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8, newlines as they are), whole or not at all."""
+    atomic_write_bytes(path, text.encode())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the file system knows how to."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have no fsync for folders; a full or broken disk still counts.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """The disk's refusal, told with the file it concerns."""
+    return StorageError(f"{path}: can't be written: {error.strerror or error}")
+
+
+# --- one run -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run. Making one touches nothing on disk."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """As the folder's name ends; the record's own `run_id` is the authority."""
+        return self.path.name.rpartition("-")[2]
+
+    @property
+    def record_path(self) -> Path:
+        return self.path / "record.json"
+
+    @property
+    def journal_path(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def predictions_path(self) -> Path:
+        return self.path / "predictions.npz"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The whole state, while the run goes on."""
+        return self.checkpoints / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The state before `last`, for when `last` can't be read."""
+        return self.checkpoints / "previous.pt"
+
+    @property
+    def final(self) -> Path:
+        """Weights after the last epoch."""
+        return self.checkpoints / "final.pt"
+
+    @property
+    def best(self) -> Path:
+        """Weights with the lowest validation loss."""
+        return self.checkpoints / "best.pt"
+
+    @property
+    def wandb_dir(self) -> Path:
+        return self.path / "wandb"
+
+    @property
+    def lock_path(self) -> Path:
+        """By identity, not by name: the same run under two names is still one run."""
+        return self.path.parent / LOCKS / f"{self.run_id}.lock"
+
+    def create(self) -> None:
+        """Make the folder, and drop temporary files that a killed process left. Only under the run's lock."""
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for folder in (self.path, self.checkpoints):
+                for leftover in folder.glob(".*.tmp"):
+                    leftover.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+
+    def read_record(self) -> Record:
+        """InputError naming the file when it is missing, unreadable or damaged."""
+        try:
+            text = self.record_path.read_bytes()
+        except FileNotFoundError:
+            raise InputError("the folder holds no record.json", where=str(self.path)) from None
+        except OSError as error:
+            raise InputError(f"can't be read: {error.strerror}", where=str(self.record_path)) from error
+        return parse_record(text, self.record_path)
+
+    def write_record(self, record: Record) -> None:
+        """Atomic; floats unrounded; StorageError when the disk refuses."""
+        atomic_write_text(self.record_path, record.model_dump_json(indent=2) + "\n")
+
+    def write_predictions(
+        self, logits: np.ndarray | None, predicted: np.ndarray, labels: np.ndarray, images: Images
+    ) -> None:
+        """What the network said of each image, in data set order; atomic.
+
+        `logits` [N, C], kept as float16 (None: left out, as in committed evidence); `predicted` and
+        `labels` [N] integers; `images` says which set they are of.
+        """
+        import numpy as np
+
+        arrays = {"predicted": _smallest(predicted), "labels": _smallest(labels), "images": np.array(images)}
+        if logits is not None:
+            arrays["logits"] = np.asarray(logits, dtype=np.float16)
+        if len({len(array) for name, array in arrays.items() if name != "images"}) != 1:
+            raise ValueError("logits, predicted and labels must be of the same images")
+        with atomic_writer(self.predictions_path) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    def read_predictions(self) -> dict[str, Any]:
+        """`predicted`, `labels` [N], `images` (str) and, where kept, `logits` [N, C] float16.
+
+        InputError naming the file when it is missing or damaged.
+        """
+        import zipfile
+        import zlib
+
+        import numpy as np
+
+        try:
+            with np.load(self.predictions_path, allow_pickle=False) as stored:
+                arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
+            missing = {"predicted", "labels", "images"} - arrays.keys()
+            if missing:
+                raise ValueError(f"no {', '.join(sorted(missing))} in it")
+            return arrays | {"images": str(arrays["images"])}
+        except FileNotFoundError:
+            raise InputError("the run has no predictions", where=str(self.predictions_path)) from None
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"damaged predictions: {error}", where=str(self.predictions_path)) from error
+
+
+def _smallest(classes: np.ndarray) -> np.ndarray:
+    """Class numbers as uint8 where they fit, else int16 (a network of ours has no more classes)."""
+    import numpy as np
+
+    classes = np.asarray(classes)
+    low, high = (int(classes.min()), int(classes.max())) if classes.size else (0, 0)
+    if not (low >= -1 and high < 2**15):
+        raise ValueError(f"class numbers from {low} to {high} can't be stored")
+    return classes.astype(np.uint8 if low >= 0 and high < 256 else np.int16)
+
+
+# --- all runs ----------------------------------------------------------------------------------
+
+
+class Store:
+    """A folder of runs. Reading never fails because of one bad run: see `problems`."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self.problems: list[Problem] = []
+        """What the latest reading had to leave out, and why."""
+
+    def folder(self, name: str, run_id: str) -> RunFolder:
+        """Where this run belongs, there or not; InputError for a name that would leave the store."""
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        if not RUN_ID.fullmatch(run_id):
+            raise InputError(f"{run_id!r} can't be a run id: use 4 to 64 of a-z and 0-9")
+        return RunFolder(self.root / f"{name}-{run_id}")
+
+    def find(self, run_id: str) -> RunFolder | None:
+        """The run with this id, whatever its name (or its folder's); of several a finished one, else the first."""
+        named = [folder for folder in self._folders() if folder.run_id == run_id]
+        if len(named) == 1:
+            return named[0]
+        candidates, _ = _read_records(named or self._folders())
+        matching = [(not record.finished, folder) for folder, record in candidates if record.run_id == run_id]
+        if matching:
+            return min(matching, key=lambda item: (item[0], item[1].path.name))[1]
+        return named[0] if named else None
+
+    def entries(self) -> list[tuple[RunFolder, Record]]:
+        """Every readable run with its folder, sorted by (name, seed, run_id); fills `problems`."""
+        entries, self.problems = _read_records(self._folders())
+        return sorted(entries, key=lambda item: (item[1].name, item[1].seed, item[1].run_id, item[0].path.name))
+
+    def records(self) -> list[Record]:
+        """Every readable record, sorted by (name, seed, run_id); what is left out stands in `problems`."""
+        return [record for _, record in self.entries()]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a run, flat columns (`run_id`, `arm`, `seed`, `status`, `final_val_accuracy`, ...)."""
+        import pandas as pd  # half a second that most commands need not wait
+
+        rows = [flat_row(record) for record in self.records()]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(FLAT_COLUMNS))
+
+    def ensure_writable(self) -> None:
+        """Create the root and try a file in it; InputError when that can't be."""
+        probe = self.root / f".probe.{secrets.token_hex(6)}.tmp"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"the runs folder can't be written: {error.strerror or error}",
+                where=str(self.root),
+                fix="name another one with --runs-dir or HARNESS_RUNS_DIR",
+            ) from None
+
+    def set_aside(self, run_id: str) -> Path | None:
+        """Move a run to `aside/`, never deleting anything; its new place, or None when there is no such run."""
+        found = self.find(run_id)
+        if found is None:
+            return None
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        target = self.root / ASIDE / f"{found.path.name}-{moment}-{secrets.token_hex(2)}"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            found.path.rename(target)
+        except OSError as error:
+            raise storage_error(target, error) from error
+        return target
+
+    def _folders(self) -> list[RunFolder]:
+        """Sorted by name; files, hidden folders and `aside/` are no runs. Empty when there is no root."""
+        try:
+            with os.scandir(self.root) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise InputError(f"the runs folder can't be read: {error.strerror}", where=str(self.root)) from error
+        return [RunFolder(self.root / name) for name in names if name != ASIDE and not name.startswith(".")]
+
+
+def _read_records(folders: list[RunFolder]) -> tuple[list[tuple[RunFolder, Record]], list[Problem]]:
+    """What can be read, and what is wrong with the rest."""
+    entries, problems = [], []
+    for folder in folders:
+        try:
+            entries.append((folder, folder.read_record()))
+        except InputError as error:
+            problems.extend(error.problems)
+    return entries, problems

@@ -1,0 +1,42 @@
+"""States and weights as files: written to a stream, read back without executing anything, damage noticed.
+
+torch's format is a zip archive, whose CRC-32 of every member is the checksum.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+FORMAT = 1
+
+
+class CheckpointDamaged(Exception):
+    """The file can't be used; the message says why."""
+
+
+def write(content: dict[str, Any], stream: BinaryIO) -> None:
+    """Serialise tensors and plain values."""
+    torch.save({"format": FORMAT, **content}, stream)
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `write` wrote, tensors on `device`.
+
+    Raises:
+        CheckpointDamaged: the file is not whole, not of this format, or holds more than tensors and plain values.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (bad := archive.testzip()) is not None:
+                raise CheckpointDamaged(f"{path}: the checksum of {bad} does not hold")
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointDamaged(f"{path}: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointDamaged(f"{path}: not a checkpoint of format {FORMAT}")
+    return content

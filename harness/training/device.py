@@ -1,0 +1,114 @@
+"""Which device, which arithmetic, how many threads: resolved once, written into the record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from harness.errors import InputError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run computes. `precision` is resolved: fp32 or bf16."""
+
+    device: torch.device
+    name: str
+    precision: str
+    threads: int
+
+    @property
+    def kind(self) -> str:
+        """Type of device: cpu, cuda or mps."""
+        return self.device.type
+
+
+def resolve(device: str, precision: str) -> Hardware:
+    """Resolve `auto` device and precision.
+
+    Raises:
+        InputError: the device does not exist here.
+    """
+    chosen = resolve_device(device)
+    if precision == "auto":
+        precision = "bf16" if computes_bf16(chosen) else "fp32"
+    return Hardware(chosen, device_name(chosen), precision, torch.get_num_threads())
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is the first CUDA device, else Apple's GPU, else the CPU."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"{device!r} is no device", where="--device", fix="use auto, cpu, mps, cuda or cuda:<index>") from error
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (chosen.index or 0) >= count:
+            found = f"cuda:0 to cuda:{count - 1}" if count else "no CUDA device"
+            raise InputError(f"there is no {device}: this machine has {found}", where="--device")
+        return torch.device("cuda", chosen.index or 0)
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("this machine has no mps device", where="--device")
+    if chosen.type not in ("cpu", "mps"):
+        raise InputError(f"{device!r} is not supported", where="--device", fix="use auto, cpu, mps, cuda or cuda:<index>")
+    return chosen
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices itself (GPU, or CPU with avx512_bf16 or AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return _cpu_computes_bf16()
+    return False
+
+
+def _cpu_computes_bf16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):  # newer torch
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def device_name(device: torch.device) -> str:
+    """The device's name as its maker writes it, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu" and os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    import platform
+
+    return platform.processor() or platform.machine()
+
+
+@contextmanager
+def arithmetic(hardware: Hardware, deterministic: bool) -> Iterator[None]:
+    """Set torch's global CUDA switches for one run and put them back: cudnn's search, determinism."""
+    if hardware.kind != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before[0]
+        torch.use_deterministic_algorithms(before[1])
+
+
+def autocast(hardware: Hardware) -> torch.autocast:
+    """Forward passes in bf16 where the precision says so; weights and optimiser stay fp32."""
+    return torch.autocast(hardware.kind, torch.bfloat16, enabled=hardware.precision == "bf16")

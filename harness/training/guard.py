@@ -1,0 +1,96 @@
+"""The budget: parameters and MACs of a spec, counted on the meta device before any data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.errors import InputError, Problem
+from harness.spec.experiment import ExperimentSpec, Model
+from harness.training.model import ResNet
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Trainable parameters, and multiply-accumulates of one image's forward pass."""
+
+    trainable_parameters: int
+    macs: int
+
+
+@cache
+def _count(model: Model, image_shape: tuple[int, int, int], classes: int, with_macs: bool) -> Cost:
+    with torch.device("meta"):
+        network = ResNet(model, image_shape[0], classes).eval()
+        image = torch.empty(1, *image_shape)
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    if not with_macs:
+        return Cost(parameters, 0)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    return Cost(parameters, counter.get_total_flops() // 2)  # torch counts a multiply-accumulate as two
+
+
+def cost(spec: ExperimentSpec) -> Cost:
+    """Parameters and MACs; kept per model spec, so planning thousands of arms counts each network once."""
+    return _count(spec.model, spec.dataset.image_shape, spec.dataset.classes, True)
+
+
+def largest_width(spec: ExperimentSpec) -> int | None:
+    """The largest `model.width` (one number, doubled per group) within the budget; None where no width fits."""
+    limit = spec.guard.max_parameters
+    if limit is None:
+        return None
+
+    def fits(width: int) -> bool:
+        model = spec.model.model_copy(update={"width": width})
+        return _count(model, spec.dataset.image_shape, spec.dataset.classes, False).trainable_parameters <= limit
+
+    smallest = spec.model.se.reduction if spec.model.se else 1
+    if not fits(smallest):
+        return None
+    low, high = smallest, smallest * 2  # low fits; high does not, once the first loop has ended
+    while fits(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def check_budget(specs: Sequence[ExperimentSpec]) -> list[Cost]:
+    """The cost of every spec, in order.
+
+    Raises:
+        InputError: at least one is over its budget; all of them are named, each with its count, the
+            limit and the largest width that fits.
+    """
+    costs = [cost(spec) for spec in specs]
+    problems = []
+    for spec, counted in zip(specs, costs, strict=True):
+        limit = spec.guard.max_parameters
+        if limit is not None and counted.trainable_parameters > limit:
+            problems.append(_over_budget(spec, counted.trainable_parameters, limit))
+    if problems:
+        raise InputError(problems)
+    return costs
+
+
+def _over_budget(spec: ExperimentSpec, count: int, limit: int) -> Problem:
+    width = largest_width(spec)
+    depths = list(spec.model.depths)
+    if width is None:
+        advice = f"no model.width fits with depths {depths}"
+    else:
+        narrow = spec.model.model_copy(update={"width": width})
+        fitting = _count(narrow, spec.dataset.image_shape, spec.dataset.classes, False).trainable_parameters
+        advice = f"the largest model.width that fits with depths {depths} is {width} ({fitting:,} parameters)"
+    return Problem(
+        f"{count:,} trainable parameters are {count - limit:,} over the limit of {limit:,} (guard.max_parameters)",
+        spec.name,
+        advice,
+    )

@@ -1,0 +1,95 @@
+"""How fast a training goes and how long it will take: measured, not guessed, as soon as there is something to measure."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import torch
+import torch.nn.functional as F
+
+from harness.spec.experiment import ExperimentSpec
+from harness.training.device import autocast
+from harness.training.loop import Training
+
+EVALUATION_COST = 0.3  # seconds of evaluating an image over training on it, until it is measured
+PROBE_BATCH = 32  # images
+
+
+class Pace:
+    """Seconds per step (a moving mean) and per evaluation, and what they make of the rest of the run.
+
+    Args:
+        spec: the experiment.
+        train_images: images per epoch.
+        val_images: images evaluated after each epoch.
+        steps: steps per epoch.
+    """
+
+    def __init__(self, spec: ExperimentSpec, train_images: int, val_images: int, steps: int):
+        self.epochs, self.steps = spec.train.epochs, steps
+        self.train_images, self.val_images = train_images, val_images
+        self.step_seconds: float | None = None
+        self.evaluate_seconds: float | None = None
+        self.epoch, self.step = 1, 0
+        self._clock = time.perf_counter()
+
+    def step_done(self, epoch: int, step: int) -> None:
+        now = time.perf_counter()
+        took, self._clock = now - self._clock, now
+        self.epoch, self.step = epoch, step
+        if self.step_seconds is None:
+            self.step_seconds = took
+        else:
+            self.step_seconds += 0.05 * (took - self.step_seconds)
+
+    def epoch_done(self, epoch: int) -> None:
+        now = time.perf_counter()
+        self.evaluate_seconds, self._clock = now - self._clock, now
+        self.epoch, self.step = epoch + 1, 0
+
+    @property
+    def images_per_second(self) -> float:
+        return self.train_images / self.steps / self.step_seconds if self.step_seconds else 0.0
+
+    def seconds_left(self) -> float:
+        """To the end of the last epoch; early stopping may end it before."""
+        step = self.step_seconds or 0.0
+        evaluation = self.evaluate_seconds
+        if evaluation is None:
+            evaluation = EVALUATION_COST * self.val_images * step * self.steps / self.train_images
+        epochs = self.epochs - self.epoch + 1
+        return max(epochs * (self.steps * step + evaluation) - self.step * step, 0.0)
+
+    def expected_seconds(self, images_per_second: float, epoch: int, step: int) -> float:
+        """From `epoch`, `step` to the end at a given pace, before anything was measured here."""
+        epochs = self.epochs - epoch + 1 - step / self.steps
+        return epochs * (self.train_images + EVALUATION_COST * self.val_images) / images_per_second
+
+
+def probe_images_per_second(training: Training) -> float:
+    """Time two training passes of a small batch on a copy of the model; the second counts. Nothing of `training` changes."""
+    model = copy.deepcopy(training.model).train()
+    batch = min(PROBE_BATCH, len(training.split.train))
+    images = training.normalise(training.split.train.pixels[:batch])
+    seconds = 1.0
+    for _ in range(2):
+        began = time.perf_counter()
+        with autocast(training.hardware):
+            logits = model(images).float()
+        F.cross_entropy(logits, training.split.train.labels[:batch]).backward()  # type: ignore[no-untyped-call]
+        if training.hardware.kind == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    return batch / seconds
+
+
+def duration(seconds: float) -> str:
+    """For people: "19 h", "2 h 05 min", "12 min", "40 s"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{round(seconds / 3600)} h" if hours >= 10 or rest == 0 else f"{hours} h {rest:02d} min"

@@ -37,7 +37,9 @@ class InputError(HarnessError):
 
     exit_code = 2
 
-    def __init__(self, problems: Problem | str | Sequence[Problem], *, where: str | None = None, fix: str | None = None):
+    def __init__(
+        self, problems: Problem | str | Sequence[Problem], *, where: str | None = None, fix: str | None = None
+    ):
         if isinstance(problems, str):
             problems = Problem(problems, where, fix)
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)

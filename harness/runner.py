@@ -195,7 +195,13 @@ class _Session:
     """One process's work on one run: the training's listener, and the keeper of its files."""
 
     def __init__(
-        self, spec: ExperimentSpec, record: Record, folder: RunFolder, options: RunOptions, observer: Observer, stop: Stop
+        self,
+        spec: ExperimentSpec,
+        record: Record,
+        folder: RunFolder,
+        options: RunOptions,
+        observer: Observer,
+        stop: Stop,
     ):
         self.spec, self.record, self.folder, self.options = spec, record, folder, options
         self.observer, self.stop_asked = observer, stop
@@ -221,7 +227,9 @@ class _Session:
         except (Interrupted, TimeLimitReached, KeyboardInterrupt) as error:
             self._end("interrupted")
             if isinstance(error, KeyboardInterrupt):
-                raise Interrupted(f"stopped at once; the last saved state is kept: {self.options.continue_with}") from None
+                raise Interrupted(
+                    f"stopped at once; the last saved state is kept: {self.options.continue_with}"
+                ) from None
             raise
         except Diverged as error:
             self._end("diverged", error)
@@ -266,10 +274,12 @@ class _Session:
         if hardware.kind == "cpu":
             self._tell_expected_time(training)
         self.saved_at = time.monotonic()
+        self.pace.begin()
         return training
 
     def _tell_expected_time(self, training: Training) -> None:
-        seconds = self.pace.expected_seconds(probe_images_per_second(training), training.progress.epoch, training.progress.step)
+        at = training.progress
+        seconds = self.pace.expected_seconds(probe_images_per_second(training), at.epoch, at.step)
         if seconds > SLOW:
             small = "; experiments/small.yaml is made for a CPU" if self.spec.dataset.title == "CIFAR-10" else ""
             text = f"{self.spec.train.epochs} epochs of this network on this CPU: about {duration(seconds)}{small}"
@@ -310,7 +320,7 @@ class _Session:
                 continue
             try:
                 content = checkpoint.read(path, device)
-            except checkpoint.CheckpointDamaged as error:
+            except checkpoint.DamagedCheckpoint as error:
                 self.observer(Note(self.record.run_id, f"a damaged checkpoint is passed over: {error}", warning=True))
                 continue
             if content["run_id"] == self.record.run_id:
@@ -326,9 +336,7 @@ class _Session:
         if now - self.told_at >= TOLD_EVERY or step == 1:
             self.told_at = now
             epochs, seconds = self.spec.train.epochs, self.pace.seconds_left()
-            self.observer(
-                Stepped(self.record.run_id, epoch, epochs, step, steps, self.pace.images_per_second, seconds)
-            )
+            self.observer(Stepped(self.record.run_id, epoch, epochs, step, steps, self.pace.images_per_second, seconds))
 
     def epoch_done(self, row: dict[str, Any], state: State) -> None:
         self.pace.epoch_done(row["epoch"])
@@ -467,7 +475,7 @@ def read_test_set(run_id: str, options: RunOptions) -> Record:
 def _with_test_values(scores: Scores, weights: Path, training: Training) -> Scores:
     try:
         content = checkpoint.read(weights, training.hardware.device)
-    except checkpoint.CheckpointDamaged as error:
+    except checkpoint.DamagedCheckpoint as error:
         raise InputError(f"the weights can't be read: {error}", fix="--fresh trains them again") from error
     training.model.load_state_dict(content["weights"])
     result = evaluate(training.model, training.split.test, training.normalise, training.hardware)

@@ -55,7 +55,9 @@ def _most_frequent(values: Iterable[str]) -> str:
 
 def marked(run: Run, expected: Mapping[str, str]) -> Run:
     """The run with the names of the conditions in which it differs."""
-    return replace(run, marks=tuple(key for key in CONDITIONS if run.conditions and run.conditions[key] != expected[key]))
+    if not run.conditions:
+        return run
+    return replace(run, marks=tuple(key for key in CONDITIONS if run.conditions[key] != expected[key]))
 
 
 def in_words(runs: Sequence[Run], expected: Mapping[str, str]) -> tuple[str, ...]:

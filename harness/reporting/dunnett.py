@@ -24,7 +24,8 @@ import numpy as np
 from scipy import optimize, special, stats
 
 ALPHA = 0.05
-NODES = 160  # Gauss-Legendre points for each of the two integrals; doubling them moves c by less than 1e-8
+NODES = 160
+"""Gauss-Legendre points of each integral; up to ten runs an arm for one of the base, 320 move c by less than 1e-7."""
 
 
 def loading(n_arm: int, n_base: int) -> float:

@@ -158,6 +158,8 @@ class StudyReport:
     """Pooled standard deviation between runs of an arm, and its degrees of freedom."""
     detectable: float | None
     """The difference that the planned seeds find with 80 % power at this spread."""
+    remarks: tuple[str, ...] = ()
+    """What the expansion of the ablation file did that its author may not expect (merged arms)."""
 
     @property
     def base(self) -> Arm:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.reporting import conditions
 from harness.reporting.model import Run, RunsReport, Score
-from harness.reporting.scrub import scrub
+from harness.reporting.scrub import scrub, scrubbed
 from harness.tracking.record import Record, Scores
 
+MACHINE = {"host", "command"}
+"""What of a record's provenance no report shows."""
 UNFINISHED = {
     "diverged": "diverged",
     "out_of_memory": "out of memory",
@@ -46,21 +49,26 @@ def run_of(record: Record, arm: str | None = None, journal: Sequence[Mapping[str
         best_on_test=_on_test(best, protocol),
         train_accuracy=final.train_accuracy if final else None,
         why_not=_why_not(record, epochs, protocol),
-        error=scrub(str(record.error["message"])) if record.error and record.error.get("message") else None,
+        error=_error(record),
         seconds=record.timings.get("total"),
         images_per_second=record.timings.get("images_per_second"),
         test_reads=record.test_reads,
         trainable_parameters=record.trainable_parameters,
         macs=record.macs,
         conditions=conditions.of_record(record, epochs),
-        provenance=record.provenance,
+        provenance=scrubbed({key: value for key, value in record.provenance.items() if key not in MACHINE}),
         journal=tuple(journal),
     )
 
 
+def _error(record: Record) -> str | None:
+    message = (record.error or {}).get("message") or (record.error or {}).get("type")
+    return scrub(str(message), record.provenance.get("host")) if message else None
+
+
 def _headline(scores: Scores | None, protocol: str) -> Score:
     if protocol == "holdout":
-        return Score(scores.val_accuracy, scores.val_loss) if scores else Score()
+        return _score(scores.val_accuracy, scores.val_loss) if scores else Score()
     return _on_test(scores, protocol)
 
 
@@ -68,8 +76,14 @@ def _on_test(scores: Scores | None, protocol: str) -> Score:
     if scores is None:
         return Score()
     if scores.test_accuracy is None and protocol == "paper":
-        return Score(scores.val_accuracy, scores.val_loss)  # the validation set is the test set
-    return Score(scores.test_accuracy, scores.test_loss)
+        return _score(scores.val_accuracy, scores.val_loss)  # the validation set is the test set
+    return _score(scores.test_accuracy, scores.test_loss)
+
+
+def _score(accuracy: float | None, loss: float | None) -> Score:
+    """What is not finite is not a result, and JSON has no word for it."""
+    finite = [value if value is not None and math.isfinite(value) else None for value in (accuracy, loss)]
+    return Score(*finite)
 
 
 def _why_not(record: Record, epochs: int, protocol: str) -> str | None:

@@ -109,7 +109,7 @@ def summarize(values: Sequence[float]) -> Summary:
     """Mean with its t-interval; n = 0, n = 1 and equal values have none, and `reason` says so."""
     n = len(values)
     if n == 0:
-        return Summary(0, reason="no finished run")
+        return Summary(0, reason="no full-length run")
     mean = math.fsum(values) / n
     if n == 1:
         return Summary(1, mean, reason="n = 1: no interval")
@@ -172,9 +172,9 @@ def verdict_of(interval: Interval | None, margin: float | None) -> Verdict:
 
 
 def compare(base: Sequence[float], arms: Mapping[str, Sequence[float]], margin: float | None) -> dict[str, Comparison]:
-    """Dunnett over all planned `arms` (name -> values, [] for an arm without a finished run) against the base.
+    """Dunnett over all planned `arms` (name -> values, [] for an arm without a run to count) against the base.
 
-    An arm with one finished run or none gets no interval but counts in the family (see `dunnett`), so
+    An arm with one run or none gets no interval but counts in the family (see `dunnett`), so
     that losing an arm never makes the others significant. The p is the procedure's own: it is below 0.05
     exactly where the interval excludes 0.
     """
@@ -206,7 +206,7 @@ def _no_comparison(n_base: int, n_arm: int, spread: tuple[float, int] | None) ->
     """Why an arm can't be compared, or None when it can."""
     for n, who in ((n_base, "the base"), (n_arm, "the arm")):
         if n < 2:
-            return f"{who} has no finished run" if n == 0 else f"{who} has n = 1: no interval"
+            return f"{who} has no full-length run" if n == 0 else f"{who} has n = 1: no interval"
     if spread is None or spread[0] == 0:
         return "the runs of each arm are equal: no spread to judge by"
     return None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from harness.errors import InputError
 from harness.reporting import conditions
 from harness.reporting.model import MISSING, AgainstPublished, Arm, Published, Run, Score, StudyReport
 from harness.reporting.runs import metric_of, run_of, shown_path
@@ -34,9 +36,11 @@ def build(study: Study, store: Store) -> StudyReport:
     """The report of `study` from the records in `store`, and from nothing else (no clock, no paths).
 
     Planned runs without a record stand in it as missing; records of other seeds or arms are left out.
+    What could not be read stands in `store.problems` afterwards: the caller is to tell.
     """
-    runs = {arm.name: runs for arm, runs in zip(study.arms, _planned(study, store), strict=True)}
-    expected = conditions.usual([run for run in runs[study.base.name] if run.counted], sum(runs.values(), []))
+    runs = _planned(study, store)
+    everybody = [run for planned in runs.values() for run in planned]
+    expected = conditions.usual([run for run in runs[study.base.name] if run.counted], everybody)
     runs = {name: [conditions.marked(run, expected) for run in planned] for name, planned in runs.items()}
     compared = _compared(study, runs)
     arms = tuple(_arm(arm, runs, compared, study, expected) for arm in study.arms)
@@ -56,29 +60,50 @@ def build(study: Study, store: Store) -> StudyReport:
         published=_published(study.reference, arms, study.base.spec.data.protocol) if study.reference else None,
         spread=spread,
         detectable=detectable_difference(len(study.seeds), len(study.arms) - 1, sd),
+        remarks=study.remarks,
     )
 
 
 # --- records to runs ----------------------------------------------------------------------------
 
 
-def _planned(study: Study, store: Store) -> list[list[Run]]:
-    """For each arm one run per planned seed, in the study's order."""
+def match(study: Study, store: Store) -> dict[tuple[str, int], Found | None]:
+    """(arm, seed) -> its run's folder and record, for all planned runs; None where there is none.
+
+    By spec and seed, whatever the numerics of the code were: the report marks what differs.
+    """
     found: dict[tuple[str, int], list[Found]] = {}
     for folder, record in store.entries():
         found.setdefault((record.spec_digest, record.seed), []).append((folder, record))
-    return [
-        [_run(arm, seed, found.get((digest, seed), [])) for seed in study.seeds]
-        for arm, digest in ((arm, spec_digest(arm.spec)) for arm in study.arms)
-    ]
+    digests = {arm.name: spec_digest(arm.spec) for arm in study.arms}
+    return {
+        (arm.name, seed): max(found.get((digests[arm.name], seed), []), key=_preference, default=None)
+        for arm in study.arms
+        for seed in study.seeds
+    }
 
 
-def _run(arm: ablation.Arm, seed: int, candidates: Sequence[Found]) -> Run:
-    if not candidates:
+def _planned(study: Study, store: Store) -> dict[str, list[Run]]:
+    """For each arm one run per planned seed, in the study's order."""
+    matched = match(study, store)
+    return {arm.name: [_run(arm, seed, matched[arm.name, seed], store) for seed in study.seeds] for arm in study.arms}
+
+
+def _run(arm: ablation.Arm, seed: int, found: Found | None, store: Store) -> Run:
+    if found is None:
         epochs, metric = arm.spec.train.epochs, metric_of(arm.spec.data.protocol)
         return Run(arm.spec.name, arm.name, seed, MISSING, None, epochs, metric, why_not="no record of it")
-    folder, record = max(candidates, key=_preference)
-    return run_of(record, arm.name, Journal(folder.journal_path).rows())
+    folder, record = found
+    return run_of(record, arm.name, _rows(folder, store))
+
+
+def _rows(folder: RunFolder, store: Store) -> list[dict[str, Any]]:
+    """The journal; a damaged one costs the run its curve, not the study its report, and is told like a record."""
+    try:
+        return Journal(folder.journal_path).rows()
+    except InputError as error:
+        store.problems.extend(error.problems)
+        return []
 
 
 def _preference(found: Found) -> tuple[bool, bool, str, str]:

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.errors import InputError, Problem
-from harness.spec.ablation_file import AblationFile, Reference
-from harness.spec.composition import apply_overrides, base_of, compose, parse_overrides, path_problem, read_base
+from harness.spec.ablation_file import MAX_SEEDS, AblationFile, Reference
+from harness.spec.composition import base_of, compose, parse_overrides, read_base
 from harness.spec.diagnostics import checked
 from harness.spec.documents import accept, refuse_other_kind
-from harness.spec.experiment import ExperimentSpec, check_name
-from harness.spec.identity import spec_digest
+from harness.spec.expansion import Arm, Expansion, drafts_of, misplaced, overrides_of
 from harness.spec.origin import Origin, Override
-from harness.spec.yaml_tree import Document, Node, read_document
+from harness.spec.yaml_tree import Document, read_document
 
 __all__ = ["AblationFile", "Arm", "Reference", "Study", "load_study"]
-
-# Section of the file -> how an arm is named after its key.
-SECTIONS = {"arms": "{}", "leave_one_out": "no_{}", "add_one_in": "with_{}"}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One variant. `overrides` maps dotted field paths to values relative to the base arm; {} for the base."""
-
-    name: str
-    overrides: Mapping[str, Any]
-    spec: ExperimentSpec
 
 
 @dataclass(frozen=True)
 class Study:
-    """An ablation file, expanded: arms (the base first) x seeds. `remarks` tells what the expansion merged."""
+    """An ablation file, expanded: arms (the base first) x seeds. `remarks` tells which generated arms were merged."""
 
     name: str
     question: str | None
@@ -50,40 +36,25 @@ class Study:
         return self.arms[0]
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """An arm as written: its name, its overrides, where it stands and whether a person named it or a rule did."""
-
-    name: str
-    overrides: tuple[Override, ...]
-    place: str
-    key: str
-    generated: bool
-
-    @property
-    def where(self) -> str:
-        return f"{self.place}: {self.key}"
-
-
 def load_study(path: Path, overrides: Sequence[str] = (), seeds: int | None = None) -> Study:
     """The ablation file at `path`, expanded; InputError holds every mistake in it, its base and its arms.
 
     `overrides` ("train.epochs=30") are laid over the base and so hold for all arms, after the file's own.
-    `seeds`: train with that many seeds instead: the file's first ones, then the smallest it does not name.
+    `seeds`: train with that many instead: the file's first ones, then the smallest it does not name.
     """
-    path = Path(path)
-    document = read_document(path)
-    refuse_unless_ablation(document)
+    document = read_document(Path(path))
+    refuse_other_kind(document, "ablation")
     file, problems = checked(AblationFile, document.root.plain(), Origin(document.root))
-    problems = [*document.problems, *problems, *_name_problems(document)]
-    base = _base_document(document, problems)
-    shared = _file_overrides(document, problems)
-    laid_over, mistakes = parse_overrides(overrides)
-    problems += [*mistakes, *_misplaced(laid_over)]
-    expansion = _Expansion(base, (*shared, *laid_over))
-    drafts = list(_drafts(document, problems))
-    expansion.add(drafts)
-    accept(None, [*problems, *expansion.problems])
+    problems = [*document.problems, *problems, *_name_problems(document), *_seed_problems(seeds)]
+    shared = [*_file_overrides(document, problems), *_given_overrides(overrides, problems)]
+    drafts = list(drafts_of(document, problems))
+    base = _base(document, problems)
+    expansion = Expansion(base, shared) if base else None
+    if expansion:
+        for draft in drafts:
+            expansion.add(draft)
+        problems += expansion.problems
+    file, expansion = accept(file, problems), accept(expansion, problems)
     return Study(
         name=file.name,
         question=file.question,
@@ -91,6 +62,56 @@ def load_study(path: Path, overrides: Sequence[str] = (), seeds: int | None = No
         seeds=_seeds(file.seeds, seeds),
         margin=file.margin,
         reference=file.reference,
-        path=path,
+        path=Path(path),
         remarks=tuple(expansion.remarks),
     )
+
+
+def _base(document: Document, problems: list[Problem]) -> Document | None:
+    """The base experiment, composed; its mistakes are added to `problems`."""
+    node = document.root.value.get("base")
+    if node is None or not isinstance(node.value, str):
+        return None  # the validation of the file tells of it
+    try:
+        target = base_of(document)
+        base = compose(read_base(target, node.place)) if target else None
+    except InputError as error:
+        problems += error.problems
+        return None
+    problems += base.problems if base else ()
+    return base
+
+
+def _file_overrides(document: Document, problems: list[Problem]) -> tuple[Override, ...]:
+    node = document.root.value.get("overrides")
+    return () if node is None else overrides_of(node, "overrides", problems)
+
+
+def _given_overrides(texts: Sequence[str], problems: list[Problem]) -> list[Override]:
+    overrides, mistakes = parse_overrides(texts)
+    problems += mistakes
+    problems += [problem for override in overrides if (problem := misplaced(override.path, override.place))]
+    return overrides
+
+
+def _name_problems(document: Document) -> list[Problem]:
+    """A study is found by its name (reports/<name>.md), so it is the file's stem."""
+    node = document.root.value.get("name")
+    if node is None or not isinstance(node.value, str) or node.value == document.path.stem:
+        return []
+    fix = f"call the file {node.value}.yaml, or write `name: {document.path.stem}`."
+    return [Problem(f"'{node.value}' is not the file's stem, '{document.path.stem}'", f"{node.place}: name", fix)]
+
+
+def _seed_problems(seeds: int | None) -> list[Problem]:
+    if seeds is None or 1 <= seeds <= MAX_SEEDS:
+        return []
+    return [Problem(f"{seeds} seeds: it must be 1 to {MAX_SEEDS}", "--seeds")]
+
+
+def _seeds(written: int | tuple[int, ...], count: int | None) -> tuple[int, ...]:
+    seeds = tuple(range(written)) if isinstance(written, int) else written
+    if count is None:
+        return seeds
+    unused = [seed for seed in range(len(seeds) + count) if seed not in seeds]
+    return (*seeds, *unused)[:count]

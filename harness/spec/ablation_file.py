@@ -48,13 +48,13 @@ class AblationFile(Spec):
     """Smallest difference of the headline metric that matters, a fraction."""
     reference: Reference | None = None
     """A published number to compare the base with."""
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default_factory=dict)
     """Experiment field path -> value, for all arms, the base too."""
-    arms: NamedSets = {}
+    arms: NamedSets = Field(default_factory=dict)
     """Arm name -> overrides of the base."""
-    leave_one_out: NamedSets = {}
+    leave_one_out: NamedSets = Field(default_factory=dict)
     """Part -> the overrides that switch it off; the arm is called no_<part>."""
-    add_one_in: NamedSets = {}
+    add_one_in: NamedSets = Field(default_factory=dict)
     """Part -> the overrides that switch it on; the arm is called with_<part>."""
 
     @field_validator("name")

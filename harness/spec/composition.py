@@ -16,28 +16,28 @@ from harness.spec.experiment import ExperimentSpec
 from harness.spec.fields import field_paths, nearest_path
 from harness.spec.kinds import kind_of_keys
 from harness.spec.origin import Override
-from harness.spec.yaml_tree import Document, Node, nearest_file, parse_value, read_document
+from harness.spec.yaml_tree import Document, Node, nearest_file, parse_value, read_document, shown
 
 # Describe one file, so they are not taken over from its base.
 NOT_INHERITED = ("name", "notes", "base")
 
 
-def compose(path: Path) -> Document:
-    """The experiment file at `path` over its chain of bases; its name is its stem where it gives none."""
-    chain = _chain(path)
+def compose(first: Document) -> Document:
+    """An experiment file over its chain of bases; its name is its stem where it gives none."""
+    chain = _chain(first)
     root = Node(dict(chain[-1].root.value), chain[-1].root.place)
     for document in reversed(chain[:-1]):
         inherited = {key: node for key, node in root.value.items() if key not in NOT_INHERITED}
         root = lay_over(Node(inherited, root.place), document.root)
     root.value.pop("base", None)
-    root.value.setdefault("name", Node(path.stem, str(path)))
-    return Document(path, root, tuple(problem for document in chain for problem in document.problems))
+    root.value.setdefault("name", Node(first.path.stem, str(first.path)))
+    return Document(first.path, root, tuple(problem for document in chain for problem in document.problems))
 
 
-def _chain(path: Path) -> list[Document]:
+def _chain(first: Document) -> list[Document]:
     """The file, its base, its base's base ...; InputError for a cycle or a base that is not there."""
-    chain = [read_document(path)]
-    seen = {path.resolve(): path}
+    chain = [first]
+    seen = {first.path.resolve(): first.path}
     while (target := base_of(chain[-1])) is not None:
         place = chain[-1].root.value["base"].place
         if target.resolve() in seen:
@@ -67,7 +67,7 @@ def _tidy(path: Path) -> Path:
 
 
 def read_base(path: Path, place: str) -> Document:
-    """A base file, with the place of the `base:` key in the message if it is not there or of the wrong kind."""
+    """The base that the key at `place` names; InputError if it is not there or an ablation file."""
     if not path.exists():
         raise InputError(f"there is no file {path}", where=f"{place}: base", fix=nearest_file(path))
     document = read_document(path)
@@ -144,4 +144,4 @@ def path_problem(path: str, where: str) -> Problem | None:
         return None
     nearest = nearest_path(path, ExperimentSpec)
     fix = f"did you mean `{nearest}`?" if nearest else f"the top level has {', '.join(ExperimentSpec.model_fields)}."
-    return Problem(f"there is no field `{path}`", where, fix)
+    return Problem(f"there is no field `{shown(path)}`", where, fix)

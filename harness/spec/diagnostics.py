@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.errors import Problem
-from harness.spec.experiment import Conflict
-from harness.spec.fields import field_paths, fields_of, first_sentence, nearest_path, submodels
+from harness.spec.experiment import ConflictError
+from harness.spec.fields import field_paths, fields_of, meaning, nearest_path, submodels
 from harness.spec.origin import Origin, dotted
-from harness.spec.yaml_tree import FieldPath
+from harness.spec.yaml_tree import FieldPath, shown
+
+MAX_DETAILS = 100
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -65,8 +68,10 @@ class _Reader:
 
     def read(self, details: list[dict[str, Any]]) -> list[Problem]:
         problems: list[Problem] = []
-        for path, group in self._by_field(details).items():
+        for path, group in self._by_field(details[:MAX_DETAILS]).items():
             problems += self._problems_at(path, group)
+        if len(details) > MAX_DETAILS:
+            problems.append(Problem(f"{len(details) - MAX_DETAILS} more mistakes", self.origin.where(())))
         return problems
 
     def _by_field(self, details: list[dict[str, Any]]) -> dict[FieldPath, list[dict[str, Any]]]:
@@ -84,10 +89,10 @@ class _Reader:
         union, branch = None, None
         models: tuple[type[BaseModel], ...] = (self.root,)
         value = self.tree
-        for position, part in enumerate(loc):
+        for part in loc:
             fields = fields_of(models)
             present = isinstance(value, Mapping) and part in value
-            if isinstance(part, int) or part in fields or present or position == len(loc) - 1 == len(path) and models:
+            if isinstance(part, int) or part in fields or present:
                 path.append(part)
                 value = self._child(value, part)
                 models = submodels(fields[part].annotation) if part in fields else ()
@@ -122,7 +127,7 @@ class _Reader:
             return [self._unknown(path)]
         if kind in EXPECTED:
             return [self._wrong_type(path, EXPECTED[kind])]
-        if isinstance(context.get("error"), Conflict):
+        if isinstance(context.get("error"), ConflictError):
             return [self._problem((*path, *field.split(".")), what) for field, what in context["error"].mistakes]
         return [self._wrong_value(path, kind, context, detail)]
 
@@ -130,7 +135,9 @@ class _Reader:
         value = show(self._value(path, detail["input"]))
         if kind in BOUNDS:
             key, words = BOUNDS[kind]
-            return self._problem(path, f"{value} is out of range: it must be {words} {context[key]}", self._meaning(path))
+            bound = context[key]
+            what = f"{value} is out of range: it must be {words} {bound:{',' if isinstance(bound, int) else 'g'}}"
+            return self._problem(path, what, self._meaning(path))
         if kind == "literal_error":
             return self._not_a_choice(path, value)
         if kind == "too_short":
@@ -145,8 +152,8 @@ class _Reader:
         info = self._info(path)
         inside = f" under `{dotted(path[:-1])}:`" if path[:-1] else ""
         fix = f"write `{path[-1]}:`{inside}."
-        meaning = first_sentence(info) if info else None
-        return Problem("is missing", self.origin.where_missing(path), f"{fix} {meaning}" if meaning else fix)
+        explained = meaning(info) if info else None
+        return Problem("is missing", self.origin.where_missing(path), f"{fix} {explained}" if explained else fix)
 
     def _unknown(self, path: FieldPath) -> Problem:
         parent = path[:-1]
@@ -161,7 +168,7 @@ class _Reader:
         else:
             hint = ""
         where = f"`{dotted(parent)}` takes" if parent else "the top level takes"
-        return self._problem(path, f"unknown key `{key}`", f"{hint}{where}: {', '.join(keys)}.")
+        return self._problem(path, f"unknown key `{shown(key)}`", f"{hint}{where}: {', '.join(keys)}.")
 
     def _wrong_type(self, path: FieldPath, expected: str) -> Problem:
         value = self._value(path, None)
@@ -172,6 +179,8 @@ class _Reader:
         fix = self._meaning(path)
         if isinstance(value, str):
             fix = _hint_for_text(value, expected) or fix
+        elif expected == "text" and isinstance(value, bool | int | float):
+            fix = f"for text put it in quotes: '{show(value)}'."
         elif isinstance(value, float) and value.is_integer() and "a whole number" in expected:
             fix = f"write {int(value)}."
         return self._problem(path, f"{show(value)} is not {expected}", fix)
@@ -181,7 +190,8 @@ class _Reader:
         choices = [str(choice) for choice in _choices(info.annotation if info else None)]
         close = get_close_matches(value.strip("'\""), choices, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        return self._problem(path, f"{value} is none of {', '.join(choices)}", f"{hint}{self._meaning(path) or ''}".strip())
+        fix = f"{hint}{self._meaning(path) or ''}".strip()
+        return self._problem(path, f"{value} is none of {', '.join(choices)}", fix)
 
     def _problem(self, path: FieldPath, what: str, fix: str | None = None) -> Problem:
         return Problem(what, self.origin.where(path), fix or None)
@@ -205,8 +215,9 @@ class _Reader:
 
     def _meaning(self, path: FieldPath) -> str | None:
         info = self._info(path)
-        sentence = first_sentence(info) if info else None
-        return f"{path[-1] if isinstance(path[-1], str) else path[-2]}: {sentence}" if sentence and path else None
+        explained = meaning(info) if info else None
+        name = next((part for part in reversed(path) if isinstance(part, str)), None)
+        return f"{name}: {explained}" if explained else None
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
@@ -227,8 +238,8 @@ def _hint_for_text(value: str, expected: str) -> str | None:
 
 
 def checked(
-    model: type[BaseModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...] = ()
-) -> tuple[Any, list[Problem]]:
+    model: type[AnyModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...] = ()
+) -> tuple[AnyModel | None, list[Problem]]:
     """`tree` as a `model`, or None and what is wrong with it."""
     try:
         return model.model_validate(tree), []

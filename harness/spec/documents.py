@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import InputError, Problem
 from harness.spec.composition import apply_overrides, compose, parse_overrides
@@ -14,7 +14,10 @@ from harness.spec.kinds import Kind, kind_of_keys
 from harness.spec.origin import Origin
 from harness.spec.yaml_tree import Document, Node, read_document
 
-__all__ = ["apply_overrides", "experiment_from_dict", "kind_of", "load_experiment", "refuse_other_kind"]
+__all__ = ["accept", "apply_overrides", "experiment_from_dict", "kind_of", "load_experiment", "refuse_other_kind"]
+
+
+Result = TypeVar("Result")
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
@@ -23,13 +26,23 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentSpec
     InputError holds every mistake in the files and the overrides. `name` defaults to the file's stem;
     `name` and `notes` of a base are not taken over.
     """
-    path = Path(path)
-    document = compose(path)
-    refuse_other_kind(document, "experiment")
+    first = read_document(Path(path))
+    refuse_other_kind(first, "experiment")
     laid_over, problems = parse_overrides(overrides)
+    try:
+        document = compose(first)
+    except InputError as error:
+        raise InputError([*first.problems, *error.problems, *_mistakes_without_base(first), *problems]) from None
     tree = apply_overrides(document.root.plain(), {override.path: override.value for override in laid_over})
     spec, mistakes = checked(ExperimentSpec, tree, Origin(document.root, tuple(laid_over)), extra_keys=("base",))
     return accept(spec, [*document.problems, *mistakes, *problems])
+
+
+def _mistakes_without_base(first: Document) -> list[Problem]:
+    """What is wrong with a file whatever its base may be; what is missing could be there."""
+    _, mistakes = checked(ExperimentSpec, first.root.plain() | {"name": "x"}, Origin(first.root), extra_keys=("base",))
+    base = f"{first.root.value['base'].place}: base"
+    return [problem for problem in mistakes if problem.what != "is missing" and problem.where != base]
 
 
 def experiment_from_dict(data: dict[str, Any]) -> ExperimentSpec:
@@ -39,21 +52,25 @@ def experiment_from_dict(data: dict[str, Any]) -> ExperimentSpec:
 
 
 def kind_of(path: Path) -> Kind:
-    """Which kind of file this is, from its top-level keys; InputError if it can't be read at all."""
-    return kind_of_keys(read_document(Path(path)).root.value)
+    """Which kind of file this is; InputError if it can't be read at all.
+
+    Told by the keys at the top level: the kind that more of them belong to, `name` and `base` belonging to both.
+    On a tie an experiment.
+    """
+    return kind_of_keys(read_document(Path(path)).root.value) or "experiment"
 
 
 def refuse_other_kind(document: Document, wanted: Kind) -> None:
     """InputError when an experiment is read as an ablation or the other way round: one message, not twenty."""
     kind = kind_of_keys(document.root.value)
-    if kind != wanted:
-        command = {"experiment": "harness run", "ablation": "harness ablate"}[kind]
+    if kind not in {wanted, None}:
+        command = "harness ablate" if kind == "ablation" else "harness run"
         fix = f"`{command} {document.path}` takes it."
         raise InputError(f"this is an {kind} file, not an {wanted} file", where=str(document.path), fix=fix)
 
 
-def accept(result: Any, problems: Sequence[Problem]) -> Any:
+def accept(result: Result | None, problems: Sequence[Problem]) -> Result:
     """`result`, unless there are problems: then InputError with all of them, each once."""
-    if problems:
+    if problems or result is None:
         raise InputError(list(dict.fromkeys(problems)))
     return result

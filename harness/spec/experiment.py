@@ -15,6 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from harness.spec.datasets import DATASETS, Dataset
 
 PositiveInt = Annotated[int, Field(gt=0)]
+# Bounds far beyond any budget, so that counting a mistyped network can neither overflow nor take minutes.
+Depth = Annotated[int, Field(gt=0, le=256)]
+Width = Annotated[int, Field(gt=0, le=65_536)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Protocol = Literal["paper", "holdout", "full"]
 
@@ -29,7 +32,6 @@ def check_name(name: str) -> str:
     return name
 
 
-
 def _expand_switch(value: Any) -> Any:
     if value is True:
         return {}
@@ -40,7 +42,7 @@ def _expand_switch(value: Any) -> Any:
 SWITCH = BeforeValidator(_expand_switch)
 
 
-class Conflict(ValueError):
+class ConflictError(ValueError):
     """Values that are right each by itself and do not go together.
 
     Each mistake is (field path from the model that raises, what is wrong), so that a message can
@@ -80,9 +82,9 @@ class SqueezeExcitation(Spec):
 class Model(Spec):
     """The modified ResNet: stem, groups of basic blocks, average pool, linear classifier."""
 
-    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=8)]
+    depths: Annotated[tuple[Depth, ...], Field(min_length=1, max_length=8)]
     """Residual blocks per group, e.g. [4, 4, 3]; every group after the first halves the resolution."""
-    width: PositiveInt | tuple[PositiveInt, ...]
+    width: Width | tuple[Width, ...]
     """Channels of the first group, doubled in each later one; or one number per group."""
     se: Annotated[SqueezeExcitation | None, SWITCH] = None
     """Squeeze-and-excitation; `true` means placement stem, reduction 16. Off: null or false."""
@@ -100,7 +102,9 @@ class Model(Spec):
     def _check(self) -> Self:
         mistakes = []
         if len(self.widths) != len(self.depths):
-            what = f"{len(self.widths)} widths for {len(self.depths)} groups: give one per group, or one number"
+            what = (
+                f"{list(self.widths)} does not fit {len(self.depths)} groups: give one width per group, or one number"
+            )
             mistakes.append(("width", what))
         if self.se is not None:
             channels = self.widths[0] if self.se.placement == "stem" else min(self.widths)
@@ -108,7 +112,7 @@ class Model(Spec):
                 what = f"{self.se.reduction} is larger than the {channels} channels it acts on"
                 mistakes.append(("se.reduction", what))
         if mistakes:
-            raise Conflict(*mistakes)
+            raise ConflictError(*mistakes)
         return self
 
 
@@ -174,7 +178,7 @@ class Optimizer(Spec):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.nesterov and self.momentum == 0.0:
-            raise Conflict(("nesterov", "Nesterov's form needs momentum above 0"))
+            raise ConflictError(("nesterov", "Nesterov's form needs momentum above 0"))
         return self
 
 
@@ -293,5 +297,5 @@ class ExperimentSpec(Spec):
             what = f"{self.train.batch_size} is larger than the {self.dataset.train_images} training images"
             mistakes.append(("train.batch_size", what))
         if mistakes:
-            raise Conflict(*mistakes)
+            raise ConflictError(*mistakes)
         return self

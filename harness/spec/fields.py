@@ -45,6 +45,7 @@ def leaf_paths(root: type[BaseModel]) -> list[str]:
     return [path for path, info in field_paths(root).items() if not submodels(info.annotation)]
 
 
+@cache
 def nearest_path(path: str, root: type[BaseModel]) -> str | None:
     """The valid path most like `path`: one with the same last name first, then the nearest spelling."""
     paths = list(field_paths(root))
@@ -59,10 +60,6 @@ def nearest_path(path: str, root: type[BaseModel]) -> str | None:
     return by_last_name[close[0]] if close else None
 
 
-def first_sentence(info: FieldInfo) -> str | None:
-    """What the field means, from its docstring, in one sentence."""
-    if not info.description:
-        return None
-    text = " ".join(info.description.split())
-    end = text.find(". ")
-    return text if end < 0 else text[: end + 1]
+def meaning(info: FieldInfo) -> str | None:
+    """What the field means: its docstring in one line."""
+    return " ".join(info.description.split()) if info.description else None

@@ -16,15 +16,18 @@ ABLATION_KEYS = set(AblationFile.model_fields) - SHARED
 EXPERIMENT_KEYS = set(ExperimentSpec.model_fields) - SHARED
 
 
-def kind_of_keys(keys: Iterable[str]) -> Kind:
-    """The kind that more of the keys belong to, misspelt ones included; on a tie an experiment.
+def kind_of_keys(keys: Iterable[str]) -> Kind | None:
+    """The kind that more of the keys belong to, misspelt ones included; None on a tie.
 
-    `name` and `base` belong to both, so a file with nothing else is an experiment: its base under another name.
+    `name` and `base` belong to both: a file with nothing else is whatever it is taken for.
     """
-    keys = [key for key in keys if key not in SHARED]
-    ablation = sum(_resembles(key, ABLATION_KEYS) for key in keys)
-    return "ablation" if ablation > sum(_resembles(key, EXPERIMENT_KEYS) for key in keys) else "experiment"
+    keys = [key for key in keys if key not in SHARED][:100]  # no file of either kind has more
+    ablation = sum(_belongs(key, ABLATION_KEYS, EXPERIMENT_KEYS) for key in keys)
+    experiment = sum(_belongs(key, EXPERIMENT_KEYS, ABLATION_KEYS) for key in keys)
+    if ablation == experiment:
+        return None
+    return "ablation" if ablation > experiment else "experiment"
 
 
-def _resembles(key: str, names: set[str]) -> bool:
-    return key in names or bool(get_close_matches(key, names, n=1, cutoff=0.8))
+def _belongs(key: str, names: set[str], others: set[str]) -> bool:
+    return key in names or (key not in others and bool(get_close_matches(key, names, n=1, cutoff=0.8)))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.spec.yaml_tree import FieldPath, Node
+from harness.spec.yaml_tree import FieldPath, Node, shown
 
 
 def dotted(path: FieldPath) -> str:
     """("model", "depths", 1) -> "model.depths[1]"."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f".{shown(part)}" if text else shown(part)
     return text
 
 

@@ -25,6 +25,7 @@ BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": F
 INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 HEX_OR_OCTAL = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # from "\\ud800": no file or terminal takes it
 INFINITY = re.compile(r"([-+]?)\.(inf|Inf|INF)")
 
 FieldPath = tuple[str | int, ...]
@@ -191,6 +192,8 @@ class _Builder:
         self.stack.append(_Open(node, event.anchor))
 
     def _scalar(self, event: Any, place: str) -> None:
+        if HALF_CHARACTER.search(event.value):
+            self.problems.append(Problem(f"{event.value!r} has half a character in it", place, "write it without \\u."))
         if self.stack and self.stack[-1].wants_key:
             self.stack[-1].key, self.stack[-1].key_place = event.value, place
             return
@@ -218,7 +221,7 @@ class _Builder:
         if key in parent.node.value:
             first = parent.node.value[key].place
             fix = f"it is already at {first}: keep one."
-            self.problems.append(Problem(f"`{key}` is written twice", parent.key_place, fix))
+            self.problems.append(Problem(f"`{shown(key)}` is written twice", parent.key_place, fix))
             return
         parent.node.value[key] = Node(node.value, parent.key_place, node.size)
 
@@ -254,14 +257,19 @@ def _syntax_problem(error: Any, text: str, place: str, line: int) -> Problem:
     return Problem(f"can't be read as YAML: {reason}", place, "check indentation, brackets, quotes and colons here.")
 
 
+def shown(key: str) -> str:
+    """A key as a message may print it: without control characters or broken Unicode from `"\\e"` and the like."""
+    return key if key.isprintable() else ascii(key)[1:-1]
+
+
 def resolve(text: str) -> Any:
     """The value of an unquoted scalar: None, a boolean, an integer, a float, else the text itself."""
     if text in NULLS:
         return None
     if text in BOOLEANS:
         return BOOLEANS[text]
-    if INTEGER.fullmatch(text) and len(text) < 400:  # longer: Python refuses, and no field is that large
-        return int(text)
+    if INTEGER.fullmatch(text):
+        return int(text) if len(text) < 400 else text  # Python refuses thousands of digits, and no field is that large
     if HEX_OR_OCTAL.fullmatch(text):
         return int(text, 0)
     if FLOAT.fullmatch(text):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Required, TypedDict
 
 from harness.errors import InputError
-from harness.tracking.store import atomic_write_bytes, storage_error, sync_folder
+from harness.tracking.atomic import atomic_write_bytes, storage_error, sync_folder
 
 
 class Row(TypedDict, total=False):

@@ -7,19 +7,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.errors import InputError, Problem, StorageError
+from harness.errors import InputError, Problem
 from harness.spec.experiment import check_name
+from harness.tracking.atomic import atomic_write_bytes as atomic_write_bytes
+from harness.tracking.atomic import atomic_write_text as atomic_write_text
+from harness.tracking.atomic import atomic_writer as atomic_writer
+from harness.tracking.atomic import storage_error
 from harness.tracking.record import FLAT_COLUMNS, Record, flat_row, parse_record
 
 if TYPE_CHECKING:
@@ -31,64 +32,6 @@ Images = Literal["test", "validation", "train"]
 ASIDE = "aside"
 LOCKS = ".locks"
 RUN_ID = re.compile(r"[0-9a-z]{4,64}")
-
-
-# --- writing -----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that becomes `path` when the block ends well, and nothing when it does not.
-
-    Written under a temporary name in the same folder, fsynced, renamed; the folder is created if it
-    is not there. StorageError (naming `path` and the reason) when the disk refuses.
-    """
-    # Not tempfile: its files are readable by their owner alone, and the rename would keep that.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-    except OSError as error:
-        raise storage_error(path, error) from error
-
-
-def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, whole or not at all; StorageError when the disk refuses."""
-    with atomic_writer(path) as file:
-        file.write(data)
-
-
-def atomic_write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8, newlines as they are), whole or not at all."""
-    atomic_write_bytes(path, text.encode())
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the file system knows how to."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems have no fsync for folders; a full or broken disk still counts.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """The disk's refusal, told with the file it concerns."""
-    return StorageError(f"{path}: can't be written: {error.strerror or error}")
 
 
 # --- one run -----------------------------------------------------------------------------------
@@ -203,7 +146,8 @@ class RunFolder:
         import numpy as np
 
         try:
-            with np.load(self.predictions_path, allow_pickle=False) as stored:
+            # Opened here: NumPy leaves its own file open when the archive is damaged.
+            with open(self.predictions_path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
             missing = {"predicted", "labels", "images"} - arrays.keys()
             if missing:
@@ -316,7 +260,8 @@ class Store:
 
 def _read_records(folders: list[RunFolder]) -> tuple[list[tuple[RunFolder, Record]], list[Problem]]:
     """What can be read, and what is wrong with the rest."""
-    entries, problems = [], []
+    entries: list[tuple[RunFolder, Record]] = []
+    problems: list[Problem] = []
     for folder in folders:
         try:
             entries.append((folder, folder.read_record()))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 import torch
 from scipy.special import betaincinv
 from torch import Tensor
@@ -144,5 +143,3 @@ def paste(images: Tensor, mix: MixedBatch) -> Tensor:
     top, bottom, left, right = mix.box
     images[:, :, top:bottom, left:right] = images[mix.partner, :, top:bottom, left:right]
     return images
-
-

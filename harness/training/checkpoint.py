@@ -15,7 +15,7 @@ import torch
 FORMAT = 1
 
 
-class CheckpointDamaged(Exception):
+class DamagedCheckpoint(Exception):
     """The file can't be used; the message says why."""
 
 
@@ -28,15 +28,15 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read what `write` wrote, tensors on `device`.
 
     Raises:
-        CheckpointDamaged: the file is not whole, not of this format, or holds more than tensors and plain values.
+        DamagedCheckpoint: the file is not whole, not of this format, or holds more than tensors and plain values.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if (bad := archive.testzip()) is not None:
-                raise CheckpointDamaged(f"{path}: the checksum of {bad} does not hold")
+                raise DamagedCheckpoint(f"{path}: the checksum of {bad} does not hold")
         content = torch.load(path, map_location=device, weights_only=True)
     except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointDamaged(f"{path}: {error}") from error
+        raise DamagedCheckpoint(f"{path}: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointDamaged(f"{path}: not a checkpoint of format {FORMAT}")
+        raise DamagedCheckpoint(f"{path}: not a checkpoint of format {FORMAT}")
     return content

@@ -77,6 +77,16 @@ def load_split(spec: ExperimentSpec, data_dir: Path) -> Split:
     return Split(train.take(~held_out), train.take(held_out), test, False, digest)
 
 
+def ensure_data(name: str, data_dir: Path) -> None:
+    """Check that data set `name` is there and whole, fetching it where that is possible; reads no images.
+
+    Raises:
+        InputError: it is missing or damaged and can't be fetched.
+    """
+    if name == "cifar10":
+        _cifar10_files(data_dir)
+
+
 def stratified_share(labels: np.ndarray[Any, Any], purpose: str, share: float) -> np.ndarray[Any, Any]:
     """Mask of a fixed share of each class, chosen by hashing each image's index.
 
@@ -115,7 +125,7 @@ def _cifar10(data_dir: Path) -> tuple[Images, Images]:
     """The official batches in torchvision's layout, fetched by torchvision where they are missing."""
     from torchvision.datasets import CIFAR10
 
-    check_cifar10(data_dir) if (data_dir / CIFAR10.base_folder).is_dir() else fetch_cifar10(data_dir)
+    _cifar10_files(data_dir)
     sets = []
     for train in (True, False):
         try:
@@ -126,6 +136,15 @@ def _cifar10(data_dir: Path) -> tuple[Images, Images]:
     return sets[0], sets[1]
 
 
+def _cifar10_files(data_dir: Path) -> None:
+    from torchvision.datasets import CIFAR10
+
+    if (data_dir / CIFAR10.base_folder).is_dir():
+        check_cifar10(data_dir)
+    else:
+        fetch_cifar10(data_dir)
+
+
 def check_cifar10(data_dir: Path) -> None:
     """Check every batch file against its official MD5, before anything unpickles it.
 
@@ -133,7 +152,6 @@ def check_cifar10(data_dir: Path) -> None:
         InputError: naming each file that is missing or damaged.
     """
     from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity
 
     folder = data_dir / CIFAR10.base_folder
     problems = []
@@ -141,17 +159,18 @@ def check_cifar10(data_dir: Path) -> None:
         path = folder / name
         if not path.is_file():
             problems.append(Problem("this CIFAR-10 file is missing", str(path), _how_to_get(data_dir)))
-        elif not _readable(lambda path=path, md5=md5: check_integrity(str(path), md5)):
-            problems.append(
-                Problem(f"this CIFAR-10 file is damaged (its MD5 is not {md5})", str(path), "delete the folder and get it anew")
-            )
+        elif not _has_md5(path, md5):
+            what = f"this CIFAR-10 file is damaged (its MD5 is not {md5})"
+            problems.append(Problem(what, str(path), "delete the folder and get it anew"))
     if problems:
         raise InputError(problems)
 
 
-def _readable(check: Callable[[], bool]) -> bool:
+def _has_md5(path: Path, md5: str) -> bool:
+    from torchvision.datasets.utils import check_integrity
+
     try:
-        return check()
+        return bool(check_integrity(str(path), md5))
     except OSError:
         return False
 
@@ -184,9 +203,9 @@ def fetch_cifar10(data_dir: Path) -> None:
 
 def _how_to_get(data_dir: Path) -> str:
     return (
-        f"it must hold cifar-10-batches-py/ with data_batch_1 to data_batch_5, test_batch and batches.meta, as unpacked "
-        f"from cifar-10-python.tar.gz; run this once where there is a network and copy {data_dir}/ here, or name another "
-        "folder with --data-dir or HARNESS_DATA_DIR"
+        "it must hold cifar-10-batches-py/ with data_batch_1 to data_batch_5, test_batch and batches.meta, as unpacked "
+        f"from cifar-10-python.tar.gz; run this once where there is a network and copy {data_dir}/ here, "
+        "or name another folder with --data-dir or HARNESS_DATA_DIR"
     )
 
 

@@ -11,6 +11,8 @@ import torch
 
 from harness.errors import InputError
 
+CHOICES = "use auto, cpu, mps, cuda or cuda:<index>"
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -48,7 +50,7 @@ def resolve_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"{device!r} is no device", where="--device", fix="use auto, cpu, mps, cuda or cuda:<index>") from error
+        raise InputError(f"{device!r} is no device", where="--device", fix=CHOICES) from error
     if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= count:
@@ -58,14 +60,14 @@ def resolve_device(device: str) -> torch.device:
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("this machine has no mps device", where="--device")
     if chosen.type not in ("cpu", "mps"):
-        raise InputError(f"{device!r} is not supported", where="--device", fix="use auto, cpu, mps, cuda or cuda:<index>")
+        raise InputError(f"{device!r} is not supported", where="--device", fix=CHOICES)
     return chosen
 
 
 def computes_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 matrices itself (GPU, or CPU with avx512_bf16 or AMX)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return _cpu_computes_bf16()
     return False

@@ -62,8 +62,8 @@ def largest_width(spec: ExperimentSpec) -> int | None:
     return low
 
 
-def check_budget(specs: Sequence[ExperimentSpec]) -> list[Cost]:
-    """The cost of every spec, in order.
+def check_budget(specs: Sequence[ExperimentSpec], places: Sequence[str] = ()) -> list[Cost]:
+    """The cost of every spec, in order. `places` says where each stands, for messages; by default its name.
 
     Raises:
         InputError: at least one is over its budget; all of them are named, each with its count, the
@@ -71,16 +71,16 @@ def check_budget(specs: Sequence[ExperimentSpec]) -> list[Cost]:
     """
     costs = [cost(spec) for spec in specs]
     problems = []
-    for spec, counted in zip(specs, costs, strict=True):
+    for spec, counted, place in zip(specs, costs, places or [spec.name for spec in specs], strict=True):
         limit = spec.guard.max_parameters
         if limit is not None and counted.trainable_parameters > limit:
-            problems.append(_over_budget(spec, counted.trainable_parameters, limit))
+            problems.append(_over_budget(spec, counted.trainable_parameters, limit, place))
     if problems:
         raise InputError(problems)
     return costs
 
 
-def _over_budget(spec: ExperimentSpec, count: int, limit: int) -> Problem:
+def _over_budget(spec: ExperimentSpec, count: int, limit: int, place: str) -> Problem:
     width = largest_width(spec)
     depths = list(spec.model.depths)
     if width is None:
@@ -91,6 +91,6 @@ def _over_budget(spec: ExperimentSpec, count: int, limit: int) -> Problem:
         advice = f"the largest model.width that fits with depths {depths} is {width} ({fitting:,} parameters)"
     return Problem(
         f"{count:,} trainable parameters are {count - limit:,} over the limit of {limit:,} (guard.max_parameters)",
-        spec.name,
+        place,
         advice,
     )

@@ -81,7 +81,7 @@ class Training:
         device = hardware.device
         self.model: ResNet = build_model(spec, device)
         initialise(self.model, seed)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         self.parameters = list(self.model.parameters())
         self.optimizer = optim.build_optimizer(spec.optim.optimizer, self.parameters)
         self.schedule = optim.build_schedule(spec.optim.schedule, self.optimizer, spec.train.epochs)
@@ -130,7 +130,7 @@ class Training:
                 logits = self.model(images).float()
             loss = mixed_cross_entropy(logits, labels, mix)
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if self.spec.optim.clip:
                 optim.clip_gradients(self.spec.optim.clip, self.parameters)
             self.optimizer.step()
@@ -214,13 +214,11 @@ class Training:
         if self.lookahead:
             self.lookahead.load_state_dict(state["lookahead"])
         self.best_weights = state["best_weights"]
-        saved = state["progress"]
-        device = self.hardware.device
-        self.progress = Progress(**{**saved, "losses": saved["losses"].to(device), "correct": saved["correct"].to(device)})
+        self.progress = Progress(**state["progress"])
 
 
 def mixed_cross_entropy(logits: Tensor, labels: Tensor, mix: MixedBatch | None) -> Tensor:
-    """Mean cross-entropy (NLL of log-softmax) of logits [B, classes]; under CutMix weighted by the area of each label."""
+    """Mean cross-entropy (NLL of log-softmax) of logits [B, classes]; under CutMix labels weigh as their area."""
     if mix is None:
         return F.cross_entropy(logits, labels)
     partner = F.cross_entropy(logits, labels[mix.partner])

@@ -48,7 +48,7 @@ class Lookahead:
 
     def __init__(self, lookahead: spec.Lookahead, parameters: list[nn.Parameter]):
         self.k, self.alpha = lookahead.k, lookahead.alpha
-        self.fast = parameters
+        self.fast: list[Tensor] = list(parameters)
         self.slow = [p.detach().clone(memory_format=torch.preserve_format) for p in parameters]
         self.steps = 0
 

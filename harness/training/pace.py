@@ -1,4 +1,4 @@
-"""How fast a training goes and how long it will take: measured, not guessed, as soon as there is something to measure."""
+"""How fast a training goes and how long it will take: measured as soon as there is something to measure."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from harness.training.loop import Training
 
 EVALUATION_COST = 0.3  # seconds of evaluating an image over training on it, until it is measured
 PROBE_BATCH = 32  # images
+MEMORY = 0.02  # weight of the newest step in the moving mean
 
 
 class Pace:
@@ -32,16 +33,22 @@ class Pace:
         self.step_seconds: float | None = None
         self.evaluate_seconds: float | None = None
         self.epoch, self.step = 1, 0
+        self._counted = 0
+        self._clock = time.perf_counter()
+
+    def begin(self) -> None:
+        """The next thing to happen is a step."""
         self._clock = time.perf_counter()
 
     def step_done(self, epoch: int, step: int) -> None:
         now = time.perf_counter()
         took, self._clock = now - self._clock, now
         self.epoch, self.step = epoch, step
-        if self.step_seconds is None:
+        if self._counted <= 1 or self.step_seconds is None:  # the first step warms up: the second replaces it
             self.step_seconds = took
         else:
-            self.step_seconds += 0.05 * (took - self.step_seconds)
+            self.step_seconds += max(1 / self._counted, MEMORY) * (took - self.step_seconds)
+        self._counted += 1
 
     def epoch_done(self, epoch: int) -> None:
         now = time.perf_counter()
@@ -68,7 +75,7 @@ class Pace:
 
 
 def probe_images_per_second(training: Training) -> float:
-    """Time two training passes of a small batch on a copy of the model; the second counts. Nothing of `training` changes."""
+    """Time two passes of a small batch on a copy of the model; the second counts. `training` does not change."""
     model = copy.deepcopy(training.model).train()
     batch = min(PROBE_BATCH, len(training.split.train))
     images = training.normalise(training.split.train.pixels[:batch])
@@ -77,7 +84,7 @@ def probe_images_per_second(training: Training) -> float:
         began = time.perf_counter()
         with autocast(training.hardware):
             logits = model(images).float()
-        F.cross_entropy(logits, training.split.train.labels[:batch]).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits, training.split.train.labels[:batch]).backward()
         if training.hardware.kind == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - began

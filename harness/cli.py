@@ -1,0 +1,422 @@
+"""The `harness` command: thin; each command parses, calls one room and shows what comes back.
+
+Heavy imports (torch, SciPy) stand inside the commands that need them, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import typer
+
+from harness.errors import CheckFailed, HarnessError, InputError, Interrupted, Problem, RunFailed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.runner import RunOptions
+    from harness.spec.experiment import ExperimentSpec
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+app = typer.Typer(
+    help="Which part of a network under a parameter budget earns its place? Train it, ablate it, report it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Taken out of the command line by `main`, so that it may stand anywhere."""
+
+
+File = Annotated[Path, typer.Argument(help="YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="PATH=VALUE", help="Set a field, e.g. model.width=32; repeatable."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="In place of the file's seed.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:<index>.")]
+DataDir = Annotated[Path, typer.Option("--data-dir", envvar="HARNESS_DATA_DIR", help="Where data sets lie.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="HARNESS_RUNS_DIR", help="Where runs are kept.")]
+WandbMode = Annotated[
+    Literal["offline", "online", "disabled"],
+    typer.Option("--wandb", envvar="WANDB_MODE", help="Weights & Biases mirror."),
+]
+WandbProject = Annotated[str | None, typer.Option("--wandb-project", envvar="WANDB_PROJECT", help="W&B project.")]
+WandbEntity = Annotated[str | None, typer.Option("--wandb-entity", envvar="WANDB_ENTITY", help="W&B user or team.")]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--time-limit", metavar="[H:]MM:SS", help="Save and end with exit code 75 after this long, e.g. 3:50:00."
+    ),
+]
+CheckpointEvery = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-every", min=0, metavar="SECONDS", help="Seconds between checkpoints; 0: after each epoch."
+    ),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Run again; what was there is kept aside.")]
+AnyDevice = Annotated[bool, typer.Option("--any-device", help="Accept results of another device type or precision.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of each run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+def command(function: Function) -> Function:
+    """Register a command; Ctrl-C outside training becomes exit 130 with a message."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+
+    app.command(name=function.__name__.removesuffix("_command"))(guarded)
+    return function
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+@command
+def run_command(
+    file: File,
+    override: Overrides = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    data_dir: DataDir = Path("data"),
+    runs_dir: RunsDir = Path("runs"),
+    wandb: WandbMode = "offline",
+    wandb_project: WandbProject = None,
+    wandb_entity: WandbEntity = None,
+    time_limit: TimeLimit = None,
+    checkpoint_every: CheckpointEvery = 60.0,
+    fresh: Fresh = False,
+    any_device: AnyDevice = False,
+    threads: Threads = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Under protocol holdout: read the test set now; it is counted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one experiment: guard, train, evaluate, track, record."""
+    from harness.spec.documents import load_experiment
+    from harness.spec.identity import run_id
+
+    spec = load_experiment(file, override or [])
+    console = _console(stderr=as_json)
+    options = _run_options(locals())
+    with console.status("starting") if console.is_terminal else _nothing():
+        from harness import runner
+        from harness.terminal.live import RunDisplay
+        from harness.training.guard import check_budget
+    check_budget([spec], [str(file)])
+    with RunDisplay(console) as display:
+        record = runner.run(spec, seed, options, display)
+        if test:
+            record = runner.read_test_set(run_id(spec, spec.seed if seed is None else seed), options)
+    if as_json:
+        print(record.model_dump_json(indent=2))
+    else:
+        from harness.terminal.summary import print_run
+
+        print_run(record, options.runs_dir, console)
+
+
+@command
+def ablate_command(
+    file: File,
+    override: Overrides = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")] = 1,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="Use this many seeds; what is done stays.")
+    ] = None,
+    device: Device = "auto",
+    data_dir: DataDir = Path("data"),
+    runs_dir: RunsDir = Path("runs"),
+    wandb: WandbMode = "offline",
+    wandb_project: WandbProject = None,
+    wandb_entity: WandbEntity = None,
+    time_limit: TimeLimit = None,
+    checkpoint_every: CheckpointEvery = 60.0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
+    fresh: Fresh = False,
+    any_device: AnyDevice = False,
+    threads: Threads = None,
+    output: Annotated[Path | None, typer.Option("--output", help="The report; default reports/<study>.md.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run what is missing of a study, then write its report."""
+    from harness.spec.ablation import load_study
+
+    study = load_study(file, override or [], seeds)
+    console = _console(stderr=as_json)
+    options = _run_options(locals())
+    from harness.study.ablate import AblateOptions
+    from harness.terminal.study import ablate_and_show
+
+    outcome = ablate_and_show(study, AblateOptions(options, jobs, retry_failed, fail_fast), console)
+    paths = _write_report(study, runs_dir, output or Path("reports") / f"{study.name}.md", ["md"])
+    if as_json:
+        _print_json(_plan_document(outcome.plan))
+    else:
+        from harness.terminal.study import print_outcome
+
+        print_outcome(study, outcome, paths, runs_dir, console)
+    if outcome.failures:
+        names = ", ".join(f"{run.arm.name} seed {run.seed}" for run in outcome.failures)
+        raise RunFailed(f"{len(outcome.failures)} of {len(outcome.plan.runs)} runs failed: {names}")
+
+
+# --- looking -----------------------------------------------------------------------------------
+
+
+@command
+def check_command(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Experiment or ablation files.", show_default=False)
+    ] = None,
+    override: Overrides = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of both kinds of file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Validate files and count parameters and MACs of every arm; trains nothing, needs no data."""
+    from harness.spec.ablation import load_study
+    from harness.spec.documents import kind_of, load_experiment
+    from harness.spec.schema import json_schema
+
+    if schema:
+        _print_json(json_schema())
+        return
+    if not files:
+        raise InputError("no file is named", fix="harness check experiments/baseline.yaml")
+    problems: list[Problem] = []
+    named: list[tuple[str, str, ExperimentSpec]] = []
+    for file in files:
+        try:
+            if kind_of(file) == "ablation":
+                named += [(str(file), arm.name, arm.spec) for arm in load_study(file, override or []).arms]
+            else:
+                spec = load_experiment(file, override or [])
+                named.append((str(file), spec.name, spec))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    from harness.training.guard import check_budget
+
+    costs = check_budget([spec for _, _, spec in named], [f"{file}: {name}" for file, name, _ in named])
+    rows = [(name, spec.guard.max_parameters, cost) for (_, name, spec), cost in zip(named, costs, strict=True)]
+    if as_json:
+        keys = ("name", "trainable_parameters", "max_parameters", "macs")
+        values = [(name, cost.trainable_parameters, limit, cost.macs) for name, limit, cost in rows]
+        _print_json({"arms": [dict(zip(keys, row, strict=True)) for row in values]})
+        return
+    from harness.terminal.tables import check_table
+
+    _console().print(check_table(rows))
+
+
+@command
+def plan_command(
+    file: File,
+    override: Overrides = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once, for the expected time.")] = 1,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Plan with this many seeds.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Arms x seeds of a study: what differs, what it costs, what is done, what these seeds can show."""
+    from harness.spec.ablation import load_study
+
+    study = load_study(file, override or [], seeds)
+    from harness.study.plan import make_plan
+    from harness.tracking.store import Store
+
+    plan = make_plan(study, Store(runs_dir))
+    if as_json:
+        _print_json(_plan_document(plan))
+        return
+    from harness.terminal.tables import print_plan
+
+    print_plan(plan, _console(), jobs)
+
+
+@command
+def report_command(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="An ablation file, or runs; nothing: every run.", show_default=False)
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: reports/<study>.md.")] = None,
+    format: Annotated[str, typer.Option("--format", help="md, json; several with commas.")] = "md",
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="As `ablate` was given.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--override", metavar="PATH=VALUE", help="As `ablate` was given.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 where the file is not what the records give.")] = False,
+    evidence: Annotated[
+        Path | None, typer.Option("--evidence", help="Copy what the report needs into this folder.")
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """The report, from the records alone."""
+    from harness.terminal.report import make_report
+
+    make_report(what or [], runs_dir, output, format.split(","), _console(), seeds, override or [], check, evidence)
+
+
+@command
+def runs_command(
+    run: Annotated[
+        str | None, typer.Argument(help="A run id, its beginning, or a run's folder.", show_default=False)
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="FIELD=VALUE", help="E.g. status=failed, arm=no_se.")
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs, or show one record in full."""
+    from harness.tracking.select import find_record, matching
+    from harness.tracking.store import Store
+
+    store = Store(runs_dir)
+    console = _console()
+    if run:
+        record = find_record(store, run)
+        print(record.model_dump_json(indent=2)) if as_json else console.print_json(record.model_dump_json(), indent=2)
+        return
+    records = matching(store.records(), where)
+    if as_json:
+        _print_json({"runs": [record.model_dump(mode="json") for record in records]})
+        return
+    from harness.terminal.tables import runs_table
+
+    console.print(runs_table(records) if records else f"no runs in {runs_dir}" + (f" with {where}" if where else ""))
+    for problem in store.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+
+
+@command
+def doctor_command(data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs"), as_json: AsJson = False) -> None:
+    """What is installed, which devices and precisions there are, where data and runs are, W&B's state."""
+    from harness.doctor import examine
+
+    findings = examine(data_dir, runs_dir)
+    if as_json:
+        _print_json(findings)
+        return
+    from harness.terminal.summary import print_findings
+
+    print_findings(findings, _console())
+
+
+# --- shared ------------------------------------------------------------------------------------
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _run_options(given: dict[str, Any]) -> RunOptions:
+    """The command's own options (its `locals()`), by name."""
+    from harness.runner import RunOptions
+
+    names = (
+        "device",
+        "data_dir",
+        "runs_dir",
+        "wandb",
+        "wandb_project",
+        "wandb_entity",
+        "checkpoint_every",
+        "fresh",
+        "any_device",
+        "threads",
+    )
+    limit = given["time_limit"] and _seconds(given["time_limit"])
+    again = shlex.join(["harness", *(argument for argument in sys.argv[1:] if argument != "--fresh")])
+    return RunOptions(**{name: given[name] for name in names}, time_limit=limit, continue_with=f"`{again}`")
+
+
+def _seconds(text: str) -> float:
+    """ "3:50:00", "50:00" or "90" (seconds)."""
+    parts = text.split(":")
+    if len(parts) > 3 or not all(part.isdigit() for part in parts):
+        raise InputError(f"{text!r} is no time", where="--time-limit", fix="write H:MM:SS, MM:SS or seconds")
+    return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
+
+
+def _write_report(study: Any, runs_dir: Path, output: Path, formats: list[str]) -> list[Path]:
+    from harness import reporting
+    from harness.tracking.store import Store
+
+    return reporting.write(reporting.build(study, Store(runs_dir)), output, formats)
+
+
+def _plan_document(plan: Any) -> dict[str, Any]:
+    from harness.study.plan import to_json
+
+    return to_json(plan)
+
+
+def show_error(error: HarnessError) -> None:
+    """On stderr: one message a problem, each with what, where and what would be right."""
+    problems = error.problems if isinstance(error, InputError) else (str(error),)
+    for problem in problems:
+        kind = (
+            "stopped"
+            if error.exit_code in (75, 130)
+            else "failed"
+            if isinstance(error, CheckFailed | RunFailed)
+            else "error"
+        )
+        print(f"{kind}: {problem}", file=sys.stderr)
+
+
+def main() -> None:
+    """The console script. `--debug` may stand anywhere on the command line."""
+    debug = "--debug" in sys.argv[1:]
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except HarnessError as error:
+        if debug:
+            traceback.print_exc()
+        show_error(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `harness runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

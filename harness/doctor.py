@@ -1,0 +1,102 @@
+"""What this machine has for the harness: versions, devices, data, runs, Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+from harness.tracking.store import Store
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pydantic", "wandb")
+
+
+def examine(data_dir: Path, runs_dir: Path) -> dict[str, Any]:
+    """Findings by section; writes nothing, reads no key."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("budget-ablation-harness", *PACKAGES)},
+        "devices": _devices(),
+        "data": _data(data_dir),
+        "runs": _runs(runs_dir),
+        "wandb": _wandb(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> dict[str, str]:
+    import torch
+
+    from harness.training.device import computes_bf16, device_name
+
+    found = [torch.device("cpu")]
+    found += [
+        torch.device("cuda", index) for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    ]
+    if torch.backends.mps.is_available():
+        found.append(torch.device("mps"))
+    return {
+        str(device): f"{device_name(device)}, {_precision(computes_bf16(device))}{_memory(device)}" for device in found
+    }
+
+
+def _precision(bf16: bool) -> str:
+    return "fp32 and bf16 (auto: bf16)" if bf16 else "fp32 (auto: fp32)"
+
+
+def _memory(device: Any) -> str:
+    import torch
+
+    if device.type == "cpu":
+        return f", {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return f", {torch.cuda.get_device_properties(device).total_memory / 2**30:.0f} GiB"
+    return ""
+
+
+def _data(data_dir: Path) -> dict[str, str]:
+    from harness.training.data import check_cifar10
+
+    folder = data_dir / "cifar-10-batches-py"
+    if not folder.is_dir():
+        cifar = f"not in {data_dir.resolve()}; it is downloaded when it is first needed"
+    else:
+        try:
+            check_cifar10(data_dir)
+            cifar = f"whole, in {folder.resolve()}"
+        except InputError as error:
+            cifar = "; ".join(problem.what for problem in error.problems)
+    return {"cifar10": cifar, "digits": "comes with scikit-learn"}
+
+
+def _runs(runs_dir: Path) -> str:
+    if not runs_dir.exists():
+        return f"none yet ({runs_dir.resolve()})"
+    store = Store(runs_dir)
+    writable = "writable" if os.access(runs_dir, os.W_OK) else "NOT writable"
+    return f"{len(store.records())} in {runs_dir.resolve()}, {writable}"
+
+
+def _wandb() -> dict[str, str]:
+    key = bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_key()
+    return {
+        "mode": os.environ.get("WANDB_MODE", "offline"),
+        "project": os.environ.get("WANDB_PROJECT", "not set"),
+        "key": "found" if key else "none (only needed for --wandb online and harness sync)",
+    }
+
+
+def _netrc_has_key() -> bool:
+    try:
+        return "api.wandb.ai" in (Path.home() / ".netrc").read_text()
+    except (OSError, RuntimeError, UnicodeDecodeError):
+        return False

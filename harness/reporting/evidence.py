@@ -1,0 +1,56 @@
+"""What a report needs, in a runs folder fit to be committed: no weights, no logits, no machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.reporting.scrub import scrub, scrubbed
+from harness.reporting.study import match
+from harness.spec.ablation import Study
+from harness.tracking.record import Record
+from harness.tracking.store import RunFolder, Store, atomic_write_text
+
+
+def evidence(study: Study, store: Store, target: Path) -> list[Path]:
+    """Copy the study's runs from `store` to the runs folder `target`; the folders written.
+
+    Each holds the record without host name, absolute paths and traceback, the journal, and predicted
+    labels with the true ones. The report from `target` has the same bytes as the one from `store`.
+    InputError when `target` is the store itself. Nothing in `target` is deleted.
+    """
+    if target.resolve() == store.root.resolve():
+        raise InputError("the evidence can't be written into the runs folder it is taken from", where=str(target))
+    runs = [found for found in match(study, store).values() if found is not None]
+    return [_copy(folder, record, Store(target).folder(record.name, record.run_id)) for folder, record in runs]
+
+
+def _copy(source: RunFolder, record: Record, target: RunFolder) -> Path:
+    from harness.tracking.journal import Journal
+
+    target.write_record(presentable(record))
+    if source.journal_path.exists():
+        rows = Journal(source.journal_path).rows()
+        atomic_write_text(target.journal_path, "".join(json.dumps(row) + "\n" for row in rows))
+    if source.predictions_path.exists():
+        stored = source.read_predictions()
+        target.write_predictions(None, stored["predicted"], stored["labels"], stored["images"])
+    return target.path
+
+
+def presentable(record: Record) -> Record:
+    """The record without what tells of a machine or a person: host, absolute paths, traceback.
+
+    The host name is taken out of the command and the error alone: a machine may be called like an arm.
+    """
+    host = record.provenance.get("host")
+    data = scrubbed(record.model_dump(mode="json"))
+    data["provenance"].pop("host", None)
+    if "command" in data["provenance"]:
+        data["provenance"]["command"] = scrubbed(record.provenance["command"], host)
+    if record.error:
+        data["error"] = {key: scrub(str(record.error[key]), host) for key in ("type", "message") if key in record.error}
+    if record.wandb.state.startswith("failed"):
+        data["wandb"]["state"] = "failed"
+    return Record.model_validate(data)

@@ -1,0 +1,158 @@
+"""The report's prose about itself: how the numbers came about, what they mean, how to get them again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from harness.reporting import conditions, words
+from harness.reporting.model import Arm, Published, Run, StudyReport
+from harness.reporting.statistics import smallest_sign_flip_p
+
+PROTOCOL = {
+    "paper": (
+        "trained on all training images; the test set is the validation set too, as in the paper. The headline, "
+        "the last epoch of a budget fixed beforehand, is selected on nothing; the best checkpoint is selected on "
+        "the test set, and so is every arm that is chosen by this report"
+    ),
+    "holdout": (
+        "a fixed stratified tenth of the training images is the validation set; headline, verdicts and the best "
+        "checkpoint are of these images, and the test set is left alone unless asked for"
+    ),
+    "full": (
+        "trained on all training images, without a validation set; the test set is read once, after the last epoch, "
+        "and nothing but the arm that is chosen by this report is selected on it"
+    ),
+}
+SELECTED_ON = {"paper": "test set", "holdout": "validation set"}
+PACKAGES_SHOWN = ("budget-ablation-harness", "torch", "torchvision", "numpy", "scikit-learn")
+
+
+# --- beside the tables --------------------------------------------------------------------------
+
+
+def published_words(report: StudyReport, published: Published) -> str:
+    """What is known of the published number and how far ours is comparable."""
+    reference = published.reference
+    runs = "one run" if reference.runs == 1 else f"{reference.runs} runs"
+    selection = {
+        "test": "its checkpoint selected on the test set",
+        "validation": "its checkpoint selected on a validation set",
+        "none": "after the last epoch",
+        None: "how it was selected is not known",
+    }[reference.selection]
+    loss = f", loss {reference.loss:.4f}" if reference.loss is not None else ""
+    text = [f"{words.escape(reference.label)}: {words.percent(reference.accuracy)} %{loss} ({runs}, {selection})."]
+    if published.binomial:
+        text.append(
+            f"On {words.count(reference.images)} images its binomial (Wilson) 95 % interval is "
+            f"{words.percent_interval(published.binomial)} %; "
+            + ("one run carries the noise of its seed on top." if reference.runs == 1 else "seeds add theirs.")
+        )
+    ours = f"Beside it stands ours: {published.measured}"
+    text.append(f"{ours}, selected alike." if published.alike else f"{ours}; that is not like with like.")
+    if reference.parameters and report.base.parameters and reference.parameters != report.base.parameters:
+        text.append(
+            f"The published network has {words.count(reference.parameters)} parameters, this base "
+            f"{words.count(report.base.parameters)}: not the same network."
+        )
+    further = "a further run" if reference.runs == 1 else f"the mean of {reference.runs} further runs"
+    text.append(f"*A further run*: 95 % prediction interval of {further} of the arm; *inside*: published lies in it.")
+    return " ".join(text)
+
+
+def sensitivity(report: StudyReport) -> str:
+    """How to read the sensitivity table."""
+    pairs = max((arm.paired.n for arm in report.arms if arm.paired), default=0)
+    least = smallest_sign_flip_p(pairs)
+    smallest = f" (with {words.plural(pairs, 'pair')} it can't be below {least:.3g})" if pairs else ""
+    return (
+        "Not the verdict, but whether it hangs on its assumptions. Paired: mean difference at equal seeds ± its 95 % "
+        f"t-interval, unadjusted; flip p: exact sign-flip test{smallest}; corr.: between arm and base over seeds, "
+        "which pairing profits from; Welch p: unequal spreads, Holm-adjusted over all planned arms."
+    )
+
+
+def checkpoints(report: StudyReport, has_best: bool) -> str:
+    """What the two sets of weights are."""
+    text = "Accuracy and loss after the last epoch; train accuracy is one clean pass over the training images."
+    if not has_best:
+        return text
+    where = SELECTED_ON.get(report.protocol)
+    warning = f" **It is selected on the {where}**, so it flatters." if where else ""
+    return f"{text} Best: the checkpoint with the lowest validation loss.{warning}"
+
+
+# --- what was done ------------------------------------------------------------------------------
+
+
+def what_was_done(report: StudyReport) -> list[str]:
+    """Protocol, seeds, budget, conditions, versions, test reads, time: a list."""
+    runs = [run for run in report.runs if run.run_id]
+    reads = sum(run.test_reads for run in runs)
+    items = [
+        f"Protocol `{report.protocol}` on {words.escape(report.dataset)}: {PROTOCOL[report.protocol]}.",
+        f"Seeds {conditions.numbers(report.seeds)}: arms with the same seed share the initial weights of the parts "
+        "they share, the order of images and the augmentation.",
+        f"Epochs: {_epochs(report.arms)}.",
+        f"The test set was read {words.plural(reads, 'time')} over {words.plural(len(runs), 'recorded run')}.",
+        *_conditions(runs),
+        f"Devices: {_told(str(run.provenance.get('device_name') or conditions.UNKNOWN) for run in runs)}.",
+        f"Versions: {_versions(runs)}.",
+        _time(runs),
+    ]  # fmt: skip
+    lines = ["## What was done", ""]
+    for item in items:
+        first, *rest = words.paragraph(item, 94)
+        lines += [f"- {first}", *(f"  {line}" for line in rest)]
+    return lines
+
+
+def _epochs(arms: Sequence[Arm]) -> str:
+    base = arms[0].epochs
+    others = [f"{words.code(arm.name)} {arm.epochs}" for arm in arms if arm.epochs != base]
+    return f"{base}" + (f" ({', '.join(others)})" if others else " in every arm")
+
+
+def _conditions(runs: Sequence[Run]) -> list[str]:
+    told = {title: _told(run.conditions[key] for run in runs) for key, title in conditions.CONDITIONS.items()}
+    return [f"{title[0].upper()}{title[1:]}: {values}." for title, values in told.items() if title != "epochs"]
+
+
+def _told(values: Iterable[str]) -> str:
+    """The one value, or each with its number of runs."""
+    counts = Counter(values)
+    if len(counts) < 2:
+        return words.escape(next(iter(counts), conditions.UNKNOWN))
+    ordered = sorted(counts, key=lambda value: (-counts[value], value))
+    return ", ".join(f"{words.escape(value)} ({words.plural(counts[value], 'run')})" for value in ordered)
+
+
+def _versions(runs: Sequence[Run]) -> str:
+    def versions(run: Run) -> str:
+        packages = run.provenance.get("packages") or {}
+        known = [f"{name} {packages[name]}" for name in PACKAGES_SHOWN if name in packages]
+        python = run.provenance.get("python")
+        return ", ".join(([f"Python {python}"] if python else []) + known) or conditions.UNKNOWN
+
+    return _told(versions(run) for run in runs)
+
+
+def _time(runs: Sequence[Run]) -> str:
+    seconds = [run.seconds for run in runs if run.seconds is not None]
+    if not seconds:
+        return "Time: not recorded."
+    mean = sum(seconds) / len(seconds)
+    return f"Time: {words.duration(sum(seconds))} in all, {words.duration(mean)} a run on average."
+
+
+def reproduce(report: StudyReport) -> list[str]:
+    """The exact commands."""
+    return [
+        "## To reproduce",
+        "",
+        "```sh",
+        f"harness ablate {report.file}   # trains what is missing and writes this report",
+        f"harness report {report.file}   # this report from the records alone",
+        "```",
+    ]

@@ -1,0 +1,67 @@
+"""JSON Schema of both kinds of file, for editors that complete and check YAML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from harness.spec.ablation_file import AblationFile
+from harness.spec.expansion import SECTIONS, SET_BY_STUDY
+from harness.spec.experiment import SWITCH, ExperimentSpec
+from harness.spec.fields import field_paths
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """One schema for experiment and ablation files; `$defs/ExperimentFile` and `$defs/AblationFile` stand alone.
+
+    Nothing is required of an experiment file, since its base may give it; the harness tells what is missing.
+    """
+    definitions: dict[str, Any] = {}
+    experiment = _schema_of(ExperimentSpec, definitions)
+    ablation = _schema_of(AblationFile, definitions)
+    _allow_switches(experiment, definitions)
+    for definition in [experiment, *(d for name, d in definitions.items() if name != "Reference")]:
+        definition.pop("required", None)
+    experiment["properties"]["base"] = {"type": "string", "description": "File this one is laid over, relative to it."}
+    overrides = {"type": "object", "properties": _paths(experiment, definitions), "additionalProperties": False}
+    definitions |= {"ExperimentFile": experiment, "AblationFile": ablation, "Overrides": overrides}
+    reference = {"$ref": "#/$defs/Overrides"}
+    ablation["properties"]["overrides"] |= reference
+    for section in SECTIONS:
+        ablation["properties"][section]["additionalProperties"] = reference
+    kinds = [{"$ref": "#/$defs/ExperimentFile"}, {"$ref": "#/$defs/AblationFile"}]
+    return {"$schema": DIALECT, "title": "Experiment or ablation file", "anyOf": kinds, "$defs": definitions}
+
+
+def _schema_of(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    definitions |= schema.pop("$defs", {})
+    return schema
+
+
+def _allow_switches(experiment: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """A toggle may be written true or false, which its type after validation does not show."""
+    for path, info in field_paths(ExperimentSpec).items():
+        if SWITCH in info.metadata:
+            _schema_at(path, experiment, definitions)["anyOf"].append({"type": "boolean"})
+
+
+def _paths(experiment: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Dotted path -> schema of the field, for completing overrides."""
+    paths = [path for path in field_paths(ExperimentSpec) if path not in SET_BY_STUDY]
+    return {path: _schema_at(path, experiment, definitions) for path in paths}
+
+
+def _schema_at(path: str, experiment: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of the field at `path`: through references, past the null of a toggle."""
+    schema = experiment
+    for part in path.split("."):
+        for option in [schema, *schema.get("anyOf", [])]:
+            if "$ref" in option:
+                schema = definitions[option["$ref"].rsplit("/", 1)[-1]]
+                break
+        schema = schema["properties"][part]
+    return schema

@@ -1,0 +1,176 @@
+"""The local executor: each run in a process of its own, forked from a server that has imported torch once.
+
+A run that raises, diverges or is killed ends its own process only; the others go on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from harness.errors import HarnessError, InputError, Interrupted, TimeLimitReached
+from harness.events import Ended, Event, Observer
+from harness.runner import RunOptions, run
+from harness.spec.experiment import ExperimentSpec
+from harness.stop import Stop
+
+GRACE = 30.0  # seconds a worker has to save its state after it was told to stop
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be done."""
+
+    run_id: str
+    spec: ExperimentSpec
+    seed: int
+    options: RunOptions
+
+
+@dataclass
+class _Worker:
+    job: Job
+    process: BaseProcess
+    receiver: Connection
+    ended: Ended | None = None
+
+
+def execute(
+    jobs: Sequence[Job], slots: int, observer: Observer, stop: Stop, *, fail_fast: bool = False
+) -> dict[str, str]:
+    """Do all jobs, `slots` at a time.
+
+    Args:
+        jobs: in the order in which they are started.
+        slots: processes at once.
+        observer: told of every event of every run, in this process.
+        stop: once it says so, no job is started and those under way are asked to save their state.
+        fail_fast: likewise once a run has failed.
+
+    Returns:
+        The status of every job that was started, by run id: a record's status, or "refused" where the
+        run could not be started at all.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["harness.runner", "sklearn.datasets"])
+    waiting, working, statuses = list(jobs), list[_Worker](), dict[str, str]()
+    stopping = False
+    try:
+        while waiting or working:
+            if not stopping and (stop() or (fail_fast and any(map(_is_failure, statuses.values())))):
+                stopping, waiting = True, []
+                _ask_to_stop(working)
+            while waiting and len(working) < slots:
+                working.append(_start(context, _with_time_left(waiting.pop(0), stop)))
+            _pass_on_events(working, observer)
+            for worker in [worker for worker in working if not worker.process.is_alive()]:
+                working.remove(worker)
+                statuses[worker.job.run_id] = _reap(worker, observer)
+    finally:
+        _kill(working)
+    return statuses
+
+
+def _is_failure(status: str) -> bool:
+    return status not in ("completed", "stopped_early", "interrupted")
+
+
+def _with_time_left(job: Job, stop: Stop) -> Job:
+    return replace(job, options=replace(job.options, time_limit=stop.seconds_left))
+
+
+def _start(context: Any, job: Job) -> _Worker:
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, sender), name=f"harness {job.spec.name} seed {job.seed}")
+    process.start()
+    sender.close()
+    return _Worker(job, process, receiver)
+
+
+def _work(job: Job, sender: Connection) -> None:
+    """In the worker: one run, its events sent to the parent; a parent that is gone stops the run."""
+    stop = Stop(job.options.time_limit)
+
+    def send(event: Event) -> None:
+        try:
+            sender.send(event)
+        except OSError:  # the parent is dead
+            stop.reason = "signal"
+
+    try:
+        run(job.spec, job.seed, job.options, send, stop)
+    except (Interrupted, TimeLimitReached) as error:
+        send(Ended(job.run_id, "interrupted", str(error)))
+    except KeyboardInterrupt:
+        send(Ended(job.run_id, "interrupted", "before its first step"))
+    except InputError as error:
+        send(Ended(job.run_id, "refused", str(error)))
+    except HarnessError as error:
+        send(Ended(job.run_id, getattr(error, "status", "crashed"), str(error)))
+    else:
+        send(Ended(job.run_id, "completed"))
+
+
+def _pass_on_events(working: list[_Worker], observer: Observer, seconds: float = 0.25) -> None:
+    ready = wait([worker.receiver for worker in working if not worker.receiver.closed], timeout=seconds)
+    for worker in working:
+        if worker.receiver in ready:
+            _drain(worker, observer)
+    if not ready:
+        time.sleep(0.01)
+
+
+def _drain(worker: _Worker, observer: Observer) -> None:
+    try:
+        while worker.receiver.poll():
+            event = worker.receiver.recv()
+            if isinstance(event, Ended):
+                # the runner tells the record's status first; what follows from _work only adds its message
+                worker.ended = replace(event, status=worker.ended.status) if worker.ended else event
+            else:
+                observer(event)
+    except (EOFError, OSError):
+        worker.receiver.close()
+
+
+def _reap(worker: _Worker, observer: Observer) -> str:
+    if not worker.receiver.closed:
+        _drain(worker, observer)
+        worker.receiver.close()
+    worker.process.join()
+    code = worker.process.exitcode
+    ended = worker.ended
+    if ended is None:
+        how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
+        ended = Ended(worker.job.run_id, "killed", f"its process ended with {how}")
+    observer(ended)
+    return ended.status
+
+
+def _ask_to_stop(working: Sequence[_Worker]) -> None:
+    for worker in working:
+        if worker.process.pid and worker.process.is_alive():
+            os.kill(worker.process.pid, signal.SIGTERM)
+
+
+def _kill(working: Sequence[_Worker]) -> None:
+    """Only on the way out of an error or a second Ctrl-C: no worker outlives its parent."""
+    deadline = time.monotonic() + (GRACE if working else 0)
+    _ask_to_stop(working)
+    for worker in working:
+        worker.process.join(max(deadline - time.monotonic(), 0.1))
+        if worker.process.is_alive():
+            worker.process.kill()
+
+
+def threads_per_worker(slots: int, counted: Callable[[], int | None] = os.cpu_count) -> int:
+    """Threads that let `slots` processes share the machine without crowding each other."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else counted() or 1
+    return max(available // slots, 1)

@@ -1,0 +1,179 @@
+"""The plan of a study: arms x seeds, what each costs, what is done, what there is to do, and the expected time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from harness.reporting.dunnett import detectable_difference
+from harness.reporting.runs import metric_of
+from harness.reporting.statistics import pooled_spread, smallest_sign_flip_p
+from harness.spec import identity
+from harness.spec.ablation import Arm, Study
+from harness.tracking.record import Record
+from harness.tracking.store import RunFolder, Store
+from harness.training.guard import Cost, check_budget
+
+State = Literal["done", "to_do", "running", "failed"]
+
+ASSUMED_SPREAD = 0.002  # standard deviation of accuracy over seeds, where no finished runs tell it
+GUESS_BELOW = 5  # degrees of freedom under which a spread is a guess
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One arm with one seed. `record` is what the store holds of it, finished or not."""
+
+    arm: Arm
+    seed: int
+    run_id: str
+    state: State
+    record: Record | None
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """One arm: its cost and its runs, in the order of the study's seeds."""
+
+    arm: Arm
+    cost: Cost
+    runs: tuple[PlannedRun, ...]
+
+    @property
+    def headroom(self) -> int | None:
+        """Parameters left under the budget; None where there is no limit."""
+        limit = self.arm.spec.guard.max_parameters
+        return None if limit is None else limit - self.cost.trainable_parameters
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The standard deviation that the detectable difference assumes, where it is from, its degrees of freedom."""
+
+    sd: float
+    source: str
+    df: int
+
+    @property
+    def is_guess(self) -> bool:
+        return self.df < GUESS_BELOW
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study against a store. `detectable_difference`: a fraction, at 80 % power; None where n < 2 or one arm."""
+
+    study: Study
+    arms: tuple[PlannedArm, ...]
+    spread: Spread
+    detectable_difference: float | None
+    smallest_sign_flip_p: float
+
+    @property
+    def runs(self) -> tuple[PlannedRun, ...]:
+        return tuple(run for arm in self.arms for run in arm.runs)
+
+    def count(self, state: State) -> int:
+        return sum(run.state == state for run in self.runs)
+
+    def expected_seconds(self) -> float | None:
+        """Of all that is to do, in one process; from finished runs, scaled by MACs and epochs. None: nothing known."""
+        known = [run for run in self.runs if run.state == "done" and run.record and run.record.timings.get("total")]
+        if not known:
+            return None
+        costs = {arm.arm.name: arm.cost for arm in self.arms}
+
+        def work(run: PlannedRun) -> int:
+            return costs[run.arm.name].macs * run.arm.spec.train.epochs
+
+        pace = sum(run.record.timings["total"] for run in known if run.record) / sum(work(run) for run in known)
+        return pace * sum(work(run) for run in self.runs if run.state in ("to_do", "failed"))
+
+
+def make_plan(study: Study, store: Store) -> Plan:
+    """Check every arm against its budget and look up every run.
+
+    Raises:
+        InputError: some arms are over their budget; all of them are named.
+    """
+    costs = check_budget([arm.spec for arm in study.arms])
+    entries = {record.run_id: (folder, record) for folder, record in store.entries()}
+    arms = tuple(
+        PlannedArm(arm, cost, tuple(_look_up(arm, seed, store, entries.get) for seed in study.seeds))
+        for arm, cost in zip(study.arms, costs, strict=True)
+    )
+    spread = _spread(arms)
+    n, others = len(study.seeds), len(study.arms) - 1
+    detectable = detectable_difference(n, others, spread.sd) if n > 1 and others else None
+    return Plan(study, arms, spread, detectable, smallest_sign_flip_p(n))
+
+
+def _look_up(arm: Arm, seed: int, store: Store, find: Callable[[str], tuple[RunFolder, Record] | None]) -> PlannedRun:
+    run_id = identity.run_id(arm.spec, seed)
+    found = find(run_id)
+    record = found[1] if found else None
+    folder = found[0] if found else store.folder(arm.spec.name, run_id)
+    return PlannedRun(arm, seed, run_id, _state(folder, record), record)
+
+
+def _state(folder: RunFolder, record: Record | None) -> State:
+    """A run left behind by its process (killed, interrupted) is to do; one that failed is not, unless asked."""
+    if record and record.finished:
+        return "done"
+    if is_claimed(folder):
+        return "running"
+    return "failed" if record and record.failed and record.status != "killed" else "to_do"
+
+
+def is_claimed(folder: RunFolder) -> bool:
+    """Whether a living process holds the run's lock."""
+    if not folder.lock_path.exists():
+        return False
+    try:
+        with FileLock(folder.lock_path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def _spread(arms: Sequence[PlannedArm]) -> Spread:
+    groups = [[accuracy for run in arm.runs if (accuracy := _headline(run)) is not None] for arm in arms]
+    pooled = pooled_spread(groups)
+    if pooled is None or pooled[1] == 0 or pooled[0] == 0:
+        return Spread(ASSUMED_SPREAD, "assumed: this study has no two finished runs of one arm yet", 0)
+    return Spread(pooled[0], "pooled over this study's finished runs", pooled[1])
+
+
+def _headline(run: PlannedRun) -> float | None:
+    final = run.record.results.final if run.record and run.state == "done" else None
+    if final is None:
+        return None
+    value: float | None = getattr(final, metric_of(run.arm.spec.data.protocol))
+    return value
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The document of `harness plan --json`."""
+    return {
+        "study": plan.study.name,
+        "detectable_difference": plan.detectable_difference,
+        "assumed_spread": {"sd": plan.spread.sd, "source": plan.spread.source, "df": plan.spread.df},
+        "smallest_sign_flip_p": plan.smallest_sign_flip_p,
+        "expected_seconds": plan.expected_seconds(),
+        "arms": [
+            {
+                "name": planned.arm.name,
+                "overrides": dict(planned.arm.overrides),
+                "trainable_parameters": planned.cost.trainable_parameters,
+                "max_parameters": planned.arm.spec.guard.max_parameters,
+                "macs": planned.cost.macs,
+                "runs": [{"seed": run.seed, "run_id": run.run_id, "state": run.state} for run in planned.runs],
+            }
+            for planned in plan.arms
+        ],
+    }

@@ -1,0 +1,212 @@
+"""Live displays of one run and of a study; plain lines where the output is no terminal.
+
+Each is an observer (`harness.events`) and a context manager.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.events import Ended, EpochDone, Event, Note, Started, Stepped
+from harness.terminal.words import accuracy, duration, epoch_line, time_left
+
+QUIET = 30.0  # seconds after which a plain display says that it is alive
+
+
+class StudyRun(Protocol):
+    """What the study's display needs of a planned run (`harness.study.plan.PlannedRun` is one)."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+
+
+class _Display:
+    """Owns the console and the live area; `draw` is what stands in it."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line that stays, above the live area; never cut, so that it can be copied."""
+        self.console.print(Text(text, style), soft_wrap=True)
+
+    def note(self, event: Note) -> None:
+        self.say(event.text, "yellow" if event.warning else "")
+
+    def redraw(self) -> None:
+        if self.live:
+            self.live.update(self.draw())
+
+    def draw(self) -> RenderableType:
+        raise NotImplementedError
+
+
+class RunDisplay(_Display):
+    """One run: a line per epoch that stays, and below it a bar for the epoch in progress."""
+
+    def __init__(self, console: Console):
+        super().__init__(console)
+        self.step: Stepped | None = None
+        self.told = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._started(event)
+            case Stepped():
+                self.step = event
+                if not self.live and time.monotonic() - self.told > QUIET:
+                    self._say_step(event)
+            case EpochDone():
+                self.say(f"{epoch_line(event.row, event.epochs)}  {time_left(event.seconds_left)}")
+                self.told = time.monotonic()
+            case Note():
+                self.note(event)
+            case Ended():
+                self.step = None
+        self.redraw()
+
+    def _started(self, event: Started) -> None:
+        where = f"{event.device}, {event.precision}, {event.threads} threads"
+        if not event.device.startswith("CPU"):
+            where = f"{event.device}, {event.precision}"
+        parameters = f"{event.trainable_parameters:,} parameters"
+        self.say(f"{event.name} (seed {event.seed}, run {event.run_id}): {parameters}, {where}", "bold")
+        if (event.epoch, event.step) != (1, 0):
+            self.say(f"going on in epoch {event.epoch} after step {event.step}")
+
+    def _say_step(self, event: Stepped) -> None:
+        self.told = time.monotonic()
+        pace = f"{event.images_per_second:,.0f} images/s  {time_left(event.seconds_left)}"
+        self.say(f"epoch {event.epoch}/{event.epochs}  step {event.step}/{event.steps}  {pace}")
+
+    def draw(self) -> RenderableType:
+        if self.step is None:
+            return Text("")
+        at = self.step
+        grid = Table.grid(padding=(0, 1))
+        pace = f"{at.images_per_second:,.0f} images/s"
+        bar = ProgressBar(total=at.steps, completed=at.step, width=16)
+        grid.add_row(f"epoch {at.epoch}/{at.epochs}", bar, f"{at.step}/{at.steps}", pace, time_left(at.seconds_left))
+        return grid
+
+
+class StudyDisplay(_Display):
+    """A study: a table of arms x seeds with each run's state, and the time that is left.
+
+    Args:
+        console: where to draw.
+        arms: (arm name, its runs in the order of the seeds), the base first.
+        states: what is to be shown of runs that are not started here, by run id.
+        slots: runs at once.
+        waiting: run ids that are to be run here.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        arms: Sequence[tuple[str, Sequence[StudyRun]]],
+        states: dict[str, str],
+        slots: int,
+        waiting: set[str],
+    ):
+        super().__init__(console)
+        self.arms, self.slots = arms, slots
+        self.cells = {run_id: Text(state) for run_id, state in states.items()}
+        self.labels = {run.run_id: f"{name} seed {run.seed}" for name, runs in arms for run in runs}
+        self.waiting = set(waiting)
+        self.total, self.done = len(waiting), 0
+        self.running: dict[str, tuple[float, float]] = {}  # run id -> (started, seconds left)
+        self.durations: list[float] = []
+        self.accuracies: dict[str, float | None] = {}
+        self.told = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        run_id = event.run_id
+        match event:
+            case Started():
+                self.waiting.discard(run_id)
+                self.running[run_id] = (time.monotonic(), 0.0)
+                self.cells[run_id] = Text("starting", "cyan")
+            case Stepped():
+                self._progress(run_id, event.seconds_left)
+                self.cells[run_id] = Text(f"epoch {event.epoch}/{event.epochs}", "cyan")
+            case EpochDone():
+                self._progress(run_id, event.seconds_left)
+                self.accuracies[run_id] = event.row["val_accuracy"]
+            case Note():
+                self.say(f"{self.labels[run_id]}: {event.text}", "yellow" if event.warning else "")
+            case Ended():
+                self._ended(event)
+        if not self.live and self.running and time.monotonic() - self.told > QUIET:
+            self.told = time.monotonic()
+            self.say(self._summary())
+        self.redraw()
+
+    def _progress(self, run_id: str, seconds_left: float) -> None:
+        started = self.running.get(run_id, (time.monotonic(), 0.0))[0]
+        self.running[run_id] = (started, seconds_left)
+
+    def _ended(self, event: Ended) -> None:
+        self.waiting.discard(event.run_id)
+        started = self.running.pop(event.run_id, None)
+        good = event.status in ("completed", "stopped_early")
+        self.done += good
+        if good and started:
+            self.durations.append(time.monotonic() - started[0])
+        result = accuracy(self.accuracies.get(event.run_id)) if good else event.status
+        self.cells[event.run_id] = Text(result, "green" if good else "red")
+        message = f": {event.message}" if event.message and not good else ""
+        took = f" in {duration(self.durations[-1])}" if good and started else ""
+        self.say(
+            f"{self.labels[event.run_id]}: {event.status} {result if good else ''}{took}{message}",
+            "" if good else "red",
+        )
+        self.told = time.monotonic()
+
+    def seconds_left(self) -> float | None:
+        """For all that is waiting and running, at this many slots; None before anything is measured."""
+        now = time.monotonic()
+        measured = self.durations or [now - began + left for began, left in self.running.values() if left]
+        if not measured:
+            return None
+        one = sum(measured) / len(measured)
+        running = sum(left or one for _, left in self.running.values())
+        return (running + one * len(self.waiting)) / min(self.slots, max(len(self.running) + len(self.waiting), 1))
+
+    def _summary(self) -> str:
+        left = self.seconds_left()
+        text = f"{self.done} of {self.total} runs done, {len(self.running)} running"
+        return f"{text}, {time_left(left)}" if left else text
+
+    def draw(self) -> RenderableType:
+        seeds = [run.seed for run in self.arms[0][1]] if self.arms else []
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("arm", overflow="fold")
+        for seed in seeds:
+            table.add_column(f"seed {seed}", no_wrap=True)
+        for name, runs in self.arms:
+            table.add_row(escape(name), *(self.cells.get(run.run_id, Text("waiting", "dim")) for run in runs))
+        return Group(table, Text(self._summary(), "bold"))

@@ -1,0 +1,80 @@
+"""A study on the screen: while it runs, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness import reporting
+from harness.reporting.runs import metric_of
+from harness.spec.ablation import Study
+from harness.stop import Stop
+from harness.study.ablate import AblateOptions, Outcome, ablate, runs_to_do
+from harness.study.plan import PlannedRun, make_plan
+from harness.terminal.live import StudyDisplay
+from harness.terminal.tables import table
+from harness.terminal.words import accuracy
+from harness.tracking.store import Store
+
+
+def ablate_and_show(study: Study, options: AblateOptions, console: Console) -> Outcome:
+    """Run what is missing with a live table; says at once when nothing is."""
+    plan = make_plan(study, Store(options.run.runs_dir))
+    to_do = runs_to_do(plan, options)
+    arms = [(arm.arm.name, arm.runs) for arm in plan.arms]
+    done = plan.count("done")
+    text = (
+        f"{escape(study.name)}: {len(arms)} arms x {len(study.seeds)} seeds = {len(plan.runs)} runs, {done} done before"
+    )
+    if plan.count("failed") and not options.retry_failed:
+        text += f", {plan.count('failed')} failed (--retry-failed runs them again)"
+    console.print(text if to_do else f"{text}: nothing to train")
+    for remark in study.remarks:
+        console.print(escape(remark))
+    states = {run.run_id: _shown(run) for run in plan.runs if run.state != "to_do"}
+    stop = Stop(options.run.time_limit)
+    with StudyDisplay(console, arms, states, options.jobs, {run.run_id for run in to_do}) as display:
+        return ablate(study, options, display, stop)
+
+
+def _shown(run: PlannedRun) -> str:
+    if run.state == "done" and run.record and run.record.results.final:
+        return accuracy(getattr(run.record.results.final, metric_of(run.arm.spec.data.protocol)))
+    return run.record.status if run.state == "failed" and run.record else run.state
+
+
+def print_outcome(study: Study, outcome: Outcome, paths: Sequence[Path], runs_dir: Path, console: Console) -> None:
+    """The study's table, failures with their messages, and where the report lies."""
+    document = reporting.to_json(reporting.build(study, Store(runs_dir)))
+    shown = table(
+        "arm", "n", "accuracy", "difference", "95 % interval", "verdict", right=("n", "accuracy", "difference")
+    )
+    for arm in document["arms"]:
+        difference = arm["difference"]
+        shown.add_row(
+            escape(arm["name"]),
+            str(arm["n"]),
+            accuracy(arm["mean"]),
+            _points(difference and difference["mean"]),
+            _interval(difference and difference["interval"]),
+            (difference and difference["verdict"]) or ("the base" if difference is None else "–"),
+        )
+    console.print()
+    console.print(shown)
+    for run in outcome.failures:
+        error = (run.record and run.record.error) or {}
+        status = run.record.status if run.record else outcome.statuses.get(run.run_id, run.state)
+        message = error.get("message", "no message")
+        console.print(f"{escape(run.arm.name)} seed {run.seed}: {status}: {escape(message)}", style="red")
+    console.print(f"report: {paths[0]}")
+
+
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:+.2f}"
+
+
+def _interval(value: Sequence[float] | None) -> str:
+    return "" if value is None else f"{100 * value[0]:+.2f} to {100 * value[1]:+.2f}"

@@ -1,0 +1,302 @@
+"""The Weights & Biases mirror of a run: one complete file, rebuilt from the journal whenever a run goes on.
+
+The journal is the truth and this a copy, so nothing here may stop, change or speak over training: an
+error of wandb's (whatever its type) ends the mirror and is kept as its state, "failed: <why>".
+A history row carries exactly the journal row's keys and values, beside wandb's own `_step`, `_runtime`
+and `_timestamp`; a value that is None is logged as None (null in the file), not left out.
+Seen with wandb 0.31; what it does is told where the code answers to it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from harness.tracking.record import Record, Scores, Wandb
+from harness.tracking.store import RunFolder
+
+Mode = Literal["offline", "online", "disabled"]
+
+DEFAULT_PROJECT = "budget-ablation-harness"
+ONLINE_START_SECONDS = 30.0
+ONLINE_FINISH_SECONDS = 120.0
+LONGEST_TAG = 64  # the server refuses longer ones
+EXIT_INTERRUPTED = 255  # what wandb itself reports after Ctrl-C
+
+# What a user sets to reach a server. The rest of WANDB_* (a resume mode, a run id, a sweep, a console
+# setting) would change which run is written and how, and mode, project and entity come as arguments.
+_CONNECTION = ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_CREDENTIALS_FILE")
+
+_SETTINGS: dict[str, Any] = {
+    "console": "off",
+    "silent": True,  # also keeps it from asking for a key at the terminal
+    "quiet": True,
+    "x_disable_stats": True,
+    "x_disable_meta": True,  # it holds the command line, which may hold a secret; the record has it redacted
+    "x_save_requirements": False,
+    "save_code": False,
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "label_disable": True,
+    "symlink": False,
+    "init_timeout": ONLINE_START_SECONDS,
+    "finish_timeout": ONLINE_FINISH_SECONDS,
+    "finish_timeout_raises": True,
+}
+
+
+class Mirror(Protocol):
+    """What the runner writes to; nothing of it raises on wandb's account."""
+
+    @property
+    def state(self) -> str:
+        """As `Wandb.state`: "offline", "offline: <why not online>", "online", "disabled" or "failed: <why>"."""
+        ...
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Add one row of the journal."""
+        ...
+
+    def finish(self, record: Record) -> Wandb:
+        """Write the scores and the status, close the file, end wandb's process; what the record is to say."""
+        ...
+
+
+class NullMirror:
+    """No mirror, because none is wanted or because it could not be opened; imports and starts nothing."""
+
+    def __init__(self, state: str = "disabled"):
+        self.state = state
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Drop the row; the journal has it."""
+
+    def finish(self, record: Record) -> Wandb:
+        """Only the state."""
+        return Wandb(id=None, state=self.state)
+
+
+class WandbMirror:
+    """An open run of wandb's, until it finishes or fails."""
+
+    def __init__(self, run: Any, folder: RunFolder, state: str):
+        self._run = run
+        self._folder = folder
+        self.state = state
+        # Else wandb's own hook, which runs after ours, would call an abandoned run finished.
+        atexit.register(self._abandon)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Add one row; after a failure rows are dropped."""
+        if self._run is None:
+            return
+        try:
+            self._run.log(dict(row))
+        except Exception as error:  # a dead service raises builtin errors, not only wandb's
+            self._fail(error)
+
+    def finish(self, record: Record) -> Wandb:
+        """Close the file with `best/...`, `final/...`, `status` and the exit code (0: finished)."""
+        self._close(summary(record), exit_code(record))
+        return Wandb(id=record.run_id, state=self.state)
+
+    def _close(self, told: Mapping[str, Any], code: int) -> None:
+        if self._run is None:
+            return
+        run, self._run = self._run, None
+        atexit.unregister(self._abandon)
+        try:
+            with _quarters(self._folder, online=self.state == "online"):
+                run.summary.update(told)
+                run.finish(exit_code=code)
+        except Exception as error:
+            self.state = _failure(error)
+        finally:
+            end_service()
+
+    def _abandon(self) -> None:
+        self._close({}, code=1)
+
+    def _fail(self, error: Exception) -> None:
+        self._run = None
+        atexit.unregister(self._abandon)
+        self.state = _failure(error)
+        end_service()
+
+
+def open_mirror(
+    mode: Mode,
+    folder: RunFolder,
+    record: Record,
+    rows: Sequence[Mapping[str, Any]] = (),
+    *,
+    project: str | None = None,
+    entity: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: Sequence[str] = (),
+    notes: str | None = None,
+) -> Mirror:
+    """The mirror of `record`'s run, made anew in `folder.wandb_dir` with the journal's `rows` already in it.
+
+    An earlier mirror there is replaced, so that a run that was continued has one complete file. "online"
+    without a key, or with a server that does not answer, becomes offline and its state says why.
+    Raises nothing but KeyboardInterrupt.
+    """
+    if mode == "disabled":
+        return NullMirror()
+    named = {"project": project or DEFAULT_PROJECT, "entity": entity, "group": group, "job_type": job_type}
+    arguments = named | {"tags": clean_tags(tags), "notes": notes}
+    try:
+        mirror = _open(mode, folder, record, arguments)
+    except Exception as error:
+        end_service()
+        return NullMirror(_failure(error))
+    for row in rows:
+        mirror.log(row)
+    return mirror
+
+
+def _open(mode: Mode, folder: RunFolder, record: Record, arguments: dict[str, Any]) -> WandbMirror:
+    """Offline where online can't be had; raises whatever wandb raises."""
+    wandb = import_wandb()
+    if mode == "offline":
+        return WandbMirror(_start(wandb, "offline", folder, record, arguments), folder, "offline")
+    try:
+        return WandbMirror(_start(wandb, "online", folder, record, arguments), folder, "online")
+    except Exception as error:
+        end_service()
+        state = f"offline: {_reason(error)}"
+    return WandbMirror(_start(wandb, "offline", folder, record, arguments), folder, state)
+
+
+def _start(wandb: Any, mode: Mode, folder: RunFolder, record: Record, arguments: dict[str, Any]) -> Any:
+    shutil.rmtree(folder.wandb_dir, ignore_errors=True)
+    folder.wandb_dir.mkdir(parents=True, exist_ok=True)
+    known = {name: value for name, value in _SETTINGS.items() if name in wandb.Settings.model_fields}
+    with _quarters(folder, online=mode == "online"):
+        run = wandb.init(
+            mode=mode,
+            dir=str(folder.path),
+            id=record.run_id,
+            name=f"{record.name}-seed{record.seed}",
+            config=config(record),
+            settings=wandb.Settings(**known),
+            reinit="create_new",  # else a run that the user has open would be taken for ours
+            **arguments,
+        )
+        _refuse_elsewhere(run, folder)
+        run.define_metric("epoch")
+        run.define_metric("*", step_metric="epoch")
+    return run
+
+
+def _refuse_elsewhere(run: Any, folder: RunFolder) -> None:
+    """wandb moves a folder it can't write to the system's temporary one, without a word."""
+    written, asked = Path(run.dir).resolve(), folder.wandb_dir.resolve()
+    if not written.is_relative_to(asked):
+        run.finish(exit_code=1)
+        shutil.rmtree(written.parent, ignore_errors=True)
+        raise OSError(f"{asked} can't be written, wandb went to {written.parent}")
+
+
+# --- what is told ------------------------------------------------------------------------------
+
+
+def config(record: Record) -> dict[str, Any]:
+    """The experiment as nested config, and what it makes of the parameters."""
+    counted = {"seed": record.seed, "trainable_parameters": record.trainable_parameters, "macs": record.macs}
+    return {**record.spec, **counted}
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """`best/...` and `final/...` scores that there are, and the status."""
+    told: dict[str, Any] = {"status": record.status, "epochs_done": record.epochs_done}
+    for which, scores in (("best", record.results.best), ("final", record.results.final)):
+        if scores:
+            values = {f"{which}/{field}": getattr(scores, field) for field in Scores.model_fields}
+            told |= {name: value for name, value in values.items() if value is not None}
+    return told
+
+
+def exit_code(record: Record) -> int:
+    """0 makes the run "finished" in Weights & Biases, anything else "failed"."""
+    if record.finished:
+        return 0
+    return EXIT_INTERRUPTED if record.status == "interrupted" else 1
+
+
+def clean_tags(tags: Sequence[str]) -> list[str]:
+    """Each tag once, none empty, none longer than the server takes."""
+    return list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags if tag))
+
+
+# --- wandb's surroundings ----------------------------------------------------------------------
+
+
+def import_wandb() -> Any:
+    """The package; ImportError when it is missing, even where a folder `wandb/` passes for one."""
+    wandb: Any = None
+    with contextlib.suppress(ImportError):
+        wandb = importlib.import_module("wandb")
+    if getattr(wandb, "__version__", None) is None:
+        raise ImportError("wandb is not installed")
+    return wandb
+
+
+@contextlib.contextmanager
+def _quarters(folder: RunFolder, online: bool) -> Iterator[None]:
+    """Give wandb and its service the run's own folder to live in, and leave the process as it was.
+
+    Not only for tidiness: WANDB_SERVICE, which wandb leaves in the environment, would make the child
+    processes of this one write to its service, and its `sys.excepthook` prints a traceback for Ctrl-C.
+    Online the user's own configuration stays in force, since it holds which server they log in to.
+    """
+    before = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    hooks = sys.exit, sys.excepthook
+    own = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data", "WANDB_ARTIFACT_DIR": "artifacts"}
+    own |= {} if online else {"WANDB_CONFIG_DIR": "config"}
+    kept = {name: value for name, value in before.items() if name in (*_CONNECTION, "WANDB_CONFIG_DIR")}
+    placed = {name: str(folder.wandb_dir / place) for name, place in own.items()}
+    _replace_environment(kept | placed | {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"})
+    try:
+        yield
+    finally:
+        _replace_environment(before)
+        sys.exit, sys.excepthook = hooks
+
+
+def _replace_environment(variables: Mapping[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    os.environ.update(variables)
+
+
+def end_service() -> None:
+    """End the process that wandb started, unless the user has a run of their own open in it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is None or getattr(wandb, "run", None) is not None or not hasattr(wandb, "teardown"):
+        return
+    # A service that died makes teardown raise, or leave the process through sys.exit.
+    with contextlib.suppress(Exception, SystemExit):
+        wandb.teardown()
+
+
+def _failure(error: Exception) -> str:
+    return f"failed: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    """One line, with the type: the builtin errors of a dead service have little text of their own."""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, ImportError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

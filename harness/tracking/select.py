@@ -1,0 +1,53 @@
+"""Picking runs: one by id, its beginning, name or folder; many by a condition."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.tracking.record import FAILED, Record, flat_row
+from harness.tracking.store import RunFolder, Store
+
+
+def find_record(store: Store, text: str) -> Record:
+    """The record that `text` means: a run id, the unambiguous beginning of one, a folder's name or path.
+
+    Raises:
+        InputError: none or several are meant.
+    """
+    if Path(text).is_dir() and (Path(text) / "record.json").is_file():
+        return RunFolder(Path(text)).read_record()
+    entries = store.entries()
+    meant = [record for folder, record in entries if text in (record.run_id, folder.path.name)]
+    meant = meant or [record for _, record in entries if record.run_id.startswith(text)]
+    meant = meant or [record for _, record in entries if record.name == text]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        names = ", ".join(f"{record.run_id} ({record.name} seed {record.seed})" for record in meant)
+        raise InputError(f"{text!r} means {len(meant)} runs", where=str(store.root), fix=f"name one: {names}")
+    known = [name for folder, record in entries for name in (record.run_id, folder.path.name)]
+    near = difflib.get_close_matches(text, known, 1)
+    fix = f"did you mean {near[0]}?" if near else "`harness runs` lists them"
+    raise InputError(f"there is no run {text!r}", where=str(store.root), fix=fix)
+
+
+def matching(records: Sequence[Record], condition: str | None) -> list[Record]:
+    """The records for which "field=value" holds; `status=failed` is every kind of failure. None: all.
+
+    Raises:
+        InputError: no such field, or no condition at all.
+    """
+    if condition is None:
+        return list(records)
+    field, equals, value = condition.partition("=")
+    columns = flat_row(records[0]) if records else {}
+    if not equals or (columns and field not in columns):
+        near = difflib.get_close_matches(field, list(columns), 1)
+        fix = f"did you mean {near[0]}={value}?" if near else "write FIELD=VALUE, e.g. status=crashed"
+        raise InputError(f"{condition!r} is no condition on runs", where="--where", fix=fix)
+    if (field, value) == ("status", "failed"):
+        return [record for record in records if record.status in FAILED]
+    return [record for record in records if str(flat_row(record)[field]) == value]

@@ -1,0 +1,88 @@
+"""The files that are shipped say what they are meant to say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.spec.ablation import load_study
+from harness.spec.documents import kind_of, load_experiment
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+ABLATIONS = sorted((ROOT / "ablations").glob("*.yaml"))
+
+
+def test_there_are_some() -> None:
+    assert {path.stem for path in EXPERIMENTS} >= {"baseline", "quickstart", "small"}
+    assert {path.stem for path in ABLATIONS} >= {"se_vs_nose", "quickstart", "small"}
+
+
+@pytest.mark.parametrize("path", [*EXPERIMENTS, *ABLATIONS], ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_each_begins_with_command_time_and_result(path: Path) -> None:
+    header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    command = "run" if path.parent.name == "experiments" else "ablate"
+    assert f"harness {command} {path.parent.name}/{path.name}" in header
+    assert "Time to expect:" in header
+    assert "Result to expect:" in header
+    assert path.read_text().startswith("#")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_each_experiment_is_valid_and_named_after_its_file(path: Path) -> None:
+    assert kind_of(path) == "experiment"
+    assert load_experiment(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_each_ablation_is_valid(path: Path) -> None:
+    assert kind_of(path) == "ablation"
+    assert len(load_study(path).arms) >= 2
+
+
+def test_the_baseline_is_the_published_recipe() -> None:
+    spec = load_experiment(ROOT / "experiments/baseline.yaml")
+    assert spec.model.widths == (64, 128, 256)
+    assert spec.model.depths == (4, 4, 3)
+    assert spec.model.se is not None
+    assert (spec.model.se.placement, spec.model.se.reduction) == ("stem", 16)
+    optimizer = spec.optim.optimizer
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov) == (0.1, 0.9, 5e-4, False)
+    assert spec.optim.lookahead is not None
+    assert (spec.optim.lookahead.k, spec.optim.lookahead.alpha) == (5, 0.5)
+    assert spec.optim.clip is not None
+    assert (spec.optim.clip.kind, spec.optim.clip.value) == ("norm", 0.1)
+    assert (spec.train.epochs, spec.train.batch_size, spec.optim.schedule.kind) == (200, 128, "cosine")
+    assert spec.train.early_stopping is not None
+    assert spec.train.early_stopping.patience == 80
+    assert spec.guard.max_parameters == 5_000_000
+
+
+def test_small_leaves_each_part_out_once() -> None:
+    study = load_study(ROOT / "ablations/small.yaml")
+    assert [arm.name for arm in study.arms] == [
+        "small",
+        "no_se",
+        "no_cutmix",
+        "no_lookahead",
+        "no_clip",
+        "no_crop",
+        "no_flip",
+    ]
+    assert study.seeds == (0, 1, 2)
+    assert study.base.spec.train.early_stopping is None
+    assert study.reference is not None
+    assert (study.reference.accuracy, study.reference.parameters) == (0.9367, 4_697_742)
+
+
+def test_importing_the_specs_imports_neither_torch_nor_yaml() -> None:
+    code = (
+        "import sys, harness.spec.ablation, harness.spec.documents, harness.spec.identity, harness.spec.schema;"
+        "heavy = {'torch', 'numpy', 'pandas', 'wandb', 'ruamel.yaml'} & set(sys.modules);"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,72 @@
+"""Specs and data for the training tests: small, made in memory, no files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from harness.spec.experiment import ExperimentSpec
+from harness.training.data import Images, Split
+from harness.training.device import Hardware
+
+CPU = Hardware(torch.device("cpu"), "test", "fp32", 1)
+
+
+def make_spec(**sections: Any) -> ExperimentSpec:
+    """A plain network on digits, every toggle off; sections are merged over it one level deep."""
+    plain: dict[str, Any] = {
+        "name": "test",
+        "model": {"depths": [1, 1], "width": 8},
+        "data": {"dataset": "digits"},
+        "augment": {},
+        "optim": {"optimizer": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}},
+        "train": {"epochs": 2, "batch_size": 32, "precision": "fp32"},
+    }
+    for section, content in sections.items():
+        plain[section] = {**plain.get(section, {}), **content} if isinstance(content, dict) else content
+    return ExperimentSpec.model_validate(plain)
+
+
+def make_images(count: int = 80, shape: tuple[int, int, int] = (8, 8, 1), classes: int = 10, seed: int = 0) -> Images:
+    """Random pixels with learnable labels: the label is written into the first pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=generator)
+    pixels = torch.randint(256, (count, *shape), generator=generator, dtype=torch.uint8)
+    pixels[:, :2] = (labels * (255 // classes)).to(torch.uint8)[:, None, None, None]
+    return Images(pixels, labels)
+
+
+def make_split(count: int = 80, **shape: Any) -> Split:
+    validation = make_images(40, seed=1, **shape)
+    return Split(make_images(count, **shape), validation, validation, True, "test")
+
+
+class Recorder:
+    """A listener that keeps rows and states and stops after a given number of steps."""
+
+    def __init__(self, stop_after: int | None = None):
+        self.rows: list[dict[str, Any]] = []
+        self.saved: dict[str, Any] | None = None
+        self.steps = 0
+        self.stop_after = stop_after
+
+    def step_done(self, epoch: int, step: int, steps: int) -> None:
+        self.steps += 1
+
+    def epoch_done(self, row: dict[str, Any], state: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def wants_save(self) -> bool:
+        return False
+
+    def save(self, state: dict[str, Any]) -> None:
+        self.saved = state
+
+    def stop_asked(self) -> bool:
+        return self.stop_after is not None and self.steps >= self.stop_after
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Journal rows without the two columns of time."""
+    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows]

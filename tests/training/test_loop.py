@@ -1,0 +1,195 @@
+"""The loop against a plain one written out, its continuation, and what ends it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from harness.training import draws, optim
+from harness.training.loop import Diverged, Training
+from harness.training.model import build_model, initialise
+from tests.training.build import CPU, Recorder, make_spec, make_split, timeless
+
+EVERYTHING = {
+    "model": {"se": {"reduction": 4}, "dropout": 0.1},
+    "augment": {"crop": {"padding": 1}, "flip": True, "cutmix": True},
+    "optim": {
+        "optimizer": {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},
+        "schedule": {"kind": "cosine"},
+        "lookahead": {"k": 2, "alpha": 0.5},
+        "clip": {"value": 0.5},
+    },
+    "train": {"epochs": 4, "batch_size": 32, "precision": "fp32"},
+}
+
+
+def weights_of(training: Training) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+
+
+def test_everything_off_equals_a_plain_loop_bit_for_bit() -> None:
+    spec, split = make_spec(), make_split()
+    training = Training(spec, 7, split, CPU)
+    listener = Recorder()
+    assert training.fit(listener) == "completed"
+
+    model = build_model(spec, "cpu")
+    initialise(model, 7)
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True)
+    mean, std = torch.tensor(spec.dataset.mean), torch.tensor(spec.dataset.std)
+    losses = []
+    for epoch in (1, 2):
+        order = torch.randperm(80, generator=draws.generator(7, "order", epoch))
+        total = 0.0
+        for indices in order.split(32):
+            pixels = split.train.pixels[indices].float()
+            images = torch.addcmul(-mean / std, pixels, 1 / (255 * std)).permute(0, 3, 1, 2)
+            loss = F.cross_entropy(model(images), split.train.labels[indices])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(indices)
+        losses.append(total / 80)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, training.model.state_dict()[name]), name
+    assert [row["train_loss"] for row in listener.rows] == pytest.approx(losses, rel=1e-12)
+
+
+def test_row_is_what_it_says() -> None:
+    """Accuracies and validation values recomputed from the weights; learning rate of the epoch."""
+    spec = make_spec(**EVERYTHING)
+    training = Training(spec, 0, make_split(), CPU)
+    listener = Recorder()
+    training.fit(listener)
+    training.model.eval()
+    with torch.no_grad():
+        logits = training.model(training.normalise(training.split.validation.pixels))
+    labels = training.split.validation.labels
+    last = listener.rows[-1]
+    assert last["val_accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+    assert last["val_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
+    expected = [0.05 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert [row["lr"] for row in listener.rows] == pytest.approx(expected)
+    assert [row["epoch"] for row in listener.rows] == [1, 2, 3, 4]
+
+
+def test_it_learns() -> None:
+    training = Training(make_spec(train={"epochs": 12, "batch_size": 16, "precision": "fp32"}), 0, make_split(800), CPU)
+    listener = Recorder()
+    training.fit(listener)
+    assert listener.rows[-1]["val_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 7, 11])
+def test_continuing_is_exact(stop_after: int) -> None:
+    """Stopped after any step, at an epoch's end too, and continued from the saved state: the same bits."""
+    spec, split = make_spec(**EVERYTHING), make_split()
+    whole, first, second = Training(spec, 1, split, CPU), Training(spec, 1, split, CPU), Training(spec, 1, split, CPU)
+    undisturbed, begun, continued = Recorder(), Recorder(stop_after), Recorder()
+    whole.fit(undisturbed)
+    assert first.fit(begun) == "interrupted"
+    assert begun.steps == stop_after
+    assert begun.saved is not None
+    second.load_state_dict(begun.saved)
+    assert second.fit(continued) == "completed"
+    assert timeless(begun.rows + continued.rows) == timeless(undisturbed.rows)
+    for name, tensor in weights_of(whole).items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    assert second.progress.best_row is not None
+    assert whole.progress.best_row is not None
+    assert timeless([second.progress.best_row]) == timeless([whole.progress.best_row])
+
+
+def test_best_is_the_lowest_validation_loss() -> None:
+    training = Training(make_spec(train={"epochs": 6, "batch_size": 32, "precision": "fp32"}), 0, make_split(), CPU)
+    listener = Recorder()
+    training.fit(listener)
+    assert training.progress.best_row == min(listener.rows, key=lambda row: row["val_loss"])
+
+
+def test_early_stopping_waits_for_its_patience() -> None:
+    spec = make_spec(train={"epochs": 60, "batch_size": 32, "early_stopping": {"patience": 3}, "precision": "fp32"})
+    training = Training(spec, 0, make_split(), CPU)
+    listener = Recorder()
+    assert training.fit(listener) == "stopped_early"
+    losses = [row["val_loss"] for row in listener.rows]
+    assert losses.index(min(losses)) == len(losses) - 1 - 3
+
+
+def test_divergence_names_epoch_and_step() -> None:
+    spec = make_spec(optim={"optimizer": {"lr": 1e30}})
+    with pytest.raises(Diverged, match=r"epoch 1, step [23] of 3|val_loss is nan after epoch 1"):
+        Training(spec, 0, make_split(), CPU).fit(Recorder())
+
+
+def test_lookahead_equals_the_papers_algorithm() -> None:
+    """Algorithm 1 of arXiv 1907.08610 written out, 20 steps, also over a saved state."""
+    for k, alpha in ((1, 0.5), (3, 0.25), (5, 0.5), (5, 1.0)):
+        ours = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+        inner = torch.optim.SGD([ours], lr=0.1, momentum=0.9)
+        lookahead = optim.Lookahead(make_spec(optim={"lookahead": {"k": k, "alpha": alpha}}).optim.lookahead, [ours])
+        slow = torch.tensor([3.0, -2.0])
+        fast, momentum = slow.clone(), torch.zeros(2)
+        for step in range(1, 21):
+            inner.zero_grad()
+            (ours**2).sum().backward()
+            inner.step()
+            lookahead.step()
+            if step == 7:  # a continuation: a new object with the saved state
+                state = lookahead.state_dict()
+                lookahead = optim.Lookahead(
+                    make_spec(optim={"lookahead": {"k": k, "alpha": alpha}}).optim.lookahead, [ours]
+                )
+                lookahead.load_state_dict(state)
+            momentum = 0.9 * momentum + 2 * fast
+            fast = fast - 0.1 * momentum
+            if step % k == 0:
+                slow = slow + alpha * (fast - slow)
+                fast = slow.clone()
+            torch.testing.assert_close(ours.detach(), fast, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("norm", 0.1), ("value", 0.01)])
+def test_clipping(kind: str, value: float) -> None:
+    parameters = [torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.randn(3, 2))]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    before = torch.cat([p.grad.flatten() for p in parameters])
+    clip = make_spec(optim={"clip": {"kind": kind, "value": value}}).optim.clip
+    assert clip
+    optim.clip_gradients(clip, parameters)
+    after = torch.cat([p.grad.flatten() for p in parameters])
+    expected = before * (value / before.norm()) if kind == "norm" else before.clamp(-value, value)
+    torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"se": {"reduction": 4}}},
+        {"model": {"dropout": 0.2}},
+        {"augment": {"crop": {"padding": 1}}},
+        {"augment": {"flip": True}},
+        {"augment": {"cutmix": {"probability": 1.0}}},
+        {"optim": {"optimizer": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}}},
+        {"optim": {"optimizer": {"lr": 0.1, "momentum": 0.0, "weight_decay": 5e-4}}},
+        {"optim": {"optimizer": {"lr": 0.1, "momentum": 0.9}}},
+        {"optim": {"schedule": {"kind": "cosine"}}},
+        {"optim": {"lookahead": {"k": 2}}},
+        {"optim": {"clip": {"value": 0.1}}},
+        {"optim": {"clip": {"kind": "value", "value": 0.001}}},
+        {"train": {"epochs": 2, "batch_size": 32, "precision": "bf16"}},
+    ],
+    ids=str,
+)
+def test_every_toggle_changes_the_weights(change: dict) -> None:
+    spec = make_spec(**change)
+    hardware = CPU if spec.train.precision == "fp32" else type(CPU)(CPU.device, "test", "bf16", 1)
+    plain, toggled = Training(make_spec(), 0, make_split(), CPU), Training(spec, 0, make_split(), hardware)
+    plain.fit(Recorder())
+    toggled.fit(Recorder())
+    assert not torch.equal(plain.model.classifier.weight, toggled.model.classifier.weight)

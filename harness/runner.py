@@ -299,8 +299,8 @@ class _Session:
             tags=[tag for tag in (options.study, options.arm, spec.data.dataset, spec.data.protocol) if tag],
             notes=options.notes or spec.notes,
         )
-        if mirror.state.startswith("failed"):
-            self.observer(Note(self.record.run_id, f"not mirrored to Weights & Biases: {mirror.state}", warning=True))
+        if mirror.state not in ("offline", "online", "disabled"):
+            self.observer(Note(self.record.run_id, f"Weights & Biases: {mirror.state}", warning=True))
         self.record.wandb = Wandb(id=self.record.run_id if options.wandb != "disabled" else None, state=mirror.state)
         return mirror
 
@@ -414,6 +414,7 @@ class _Session:
             }
             if rows:
                 record.timings["images_per_second"] = sum(row["images_per_second"] for row in rows) / len(rows)
+            self.folder.write_record(record)  # before wandb has its turn: should it hang, the record is true
             if hasattr(self, "mirror"):
                 record.wandb = self.mirror.finish(record)
             self.folder.write_record(record)

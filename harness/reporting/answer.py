@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.reporting import words
 from harness.reporting.model import Arm, StudyReport
+from harness.reporting.runs import statuses
 from harness.reporting.statistics import Verdict
 
 METRIC = {"test_accuracy": "test accuracy", "val_accuracy": "validation accuracy"}
@@ -105,8 +106,5 @@ def _gaps(report: StudyReport) -> list[str]:
     absent = [run for run in report.runs if not run.counted]
     if not absent:
         return []
-    kinds: dict[str, int] = {}
-    for run in absent:
-        kinds[run.status.replace("_", " ")] = kinds.get(run.status.replace("_", " "), 0) + 1
-    told = words.listed([f"{number} {kind}" for kind, number in sorted(kinds.items())])
-    return [f"Of {words.plural(len(report.runs), 'planned run')} {len(absent)} do not count: {told} (see below)."]
+    planned, verb = words.plural(len(report.runs), "planned run"), "does" if len(absent) == 1 else "do"
+    return [f"Of {planned} {len(absent)} {verb} not count: {statuses(absent)} (see below)."]

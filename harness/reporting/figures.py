@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,16 +106,16 @@ def _validation(report: StudyReport) -> str:
 
 
 def _named(report: StudyReport) -> dict[str, int]:
-    """Arms that get a style and a label -> their number in the study."""
-    arms = {arm.name: index for index, arm in enumerate(report.arms)}
-    if len(arms) <= NAMED:
-        return arms
+    """Arms that get a style and a label -> the number of their style; the base has 0."""
+    if len(report.arms) <= NAMED:
+        return {arm.name: number for number, arm in enumerate(report.arms)}
 
     def distance(arm: Arm) -> float:
         return abs(arm.difference.mean) if arm.difference and arm.difference.mean is not None else -1.0
 
     furthest = sorted(report.arms[1:], key=distance, reverse=True)[: NAMED - 1]
-    return {name: index for name, index in arms.items() if name in {report.base.name, *(arm.name for arm in furthest)}}
+    kept = {report.base.name, *(arm.name for arm in furthest)}
+    return {name: number for number, name in enumerate(arm.name for arm in report.arms if arm.name in kept)}
 
 
 def _mean_and_range(arm: Arm, key: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -155,7 +156,7 @@ def _curves(ax: Axes, arms: Sequence[Arm], key: str, named: Mapping[str, int]) -
         ax.plot(epochs, mean, **style, markevery=(named[arm.name] % step, step))
         ends.append((float(epochs[-1]), float(mean[-1]), arm.name, style["color"]))
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     _limit(ax, np.concatenate(settled) if settled else np.array([]))
     _labels(ax, ends)
 
@@ -210,9 +211,19 @@ def _apart(heights: Sequence[float], gap: float = 0.068) -> list[float]:
 
 
 def _short(name: str, limit: int = 24) -> str:
-    # A dollar sign would start matplotlib's mathematics.
-    line = " ".join(name.split()).replace("$", r"\$")
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    """A name as matplotlib can write it: one line, no mathematics, a box for letters its own font has not."""
+    line = " ".join(name.split())
+    line = line if len(line) <= limit else f"{line[: limit - 1]}…"
+    known = _letters()
+    return "".join(letter if ord(letter) in known else "\u25a1" for letter in line).replace("$", r"\$")
+
+
+@cache
+def _letters() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    # The font that comes with matplotlib: others differ from machine to machine, and so would the bytes.
+    return frozenset(get_font(findfont(FontProperties("DejaVu Sans"))).get_charmap())
 
 
 def _published_line(ax: Axes, report: StudyReport, key: str) -> None:
@@ -262,7 +273,7 @@ def _difference(ax: Axes, row: int, arm: Arm) -> None:
     conclusive = difference.verdict != "inconclusive"
     told = f"{difference.verdict}" + (" †" if difference.welch_differs else "")
     if difference.interval is None:
-        told = difference.reason or told
+        told = (difference.reason or told).removeprefix("the arm has ")
     elif difference.mean is not None:
         low, high = difference.interval
         ax.plot([100 * low, 100 * high], [row, row], color="black", linewidth=2, solid_capstyle="butt")

@@ -65,7 +65,9 @@ def _result(report: StudyReport) -> list[str]:
 
 def _result_row(arm: Arm) -> list[str]:
     name = words.code(arm.name) + (" ‡" if arm.marks else "")
-    numbers = [str(arm.last.n), words.accuracy(arm.last)]
+    # A mean over those that came through flatters an arm that loses runs: say how many of how many.
+    n = str(arm.last.n) if arm.last.n == len(arm.runs) else f"{arm.last.n} of {len(arm.runs)}"
+    numbers = [n, words.accuracy(arm.last)]
     if arm.difference is None:
         return [name, *numbers, BASE, "", ""]
     verdict = arm.difference.verdict + (" †" if arm.difference.welch_differs else "")
@@ -93,7 +95,7 @@ def _result_notes(report: StudyReport) -> list[str]:
         reason = arm.difference.reason if arm.difference else arm.last.reason
         if reason:
             reasons.setdefault(reason, []).append(words.code(arm.name))
-    notes += [f"No interval for {words.listed(names)}: {reason}." for reason, names in reasons.items()]
+    notes += [f"{words.listed(names)}: {reason}." for reason, names in reasons.items()]
     return notes
 
 

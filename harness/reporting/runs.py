@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.reporting import conditions
+from harness.reporting import conditions, words
 from harness.reporting.model import Run, RunsReport, Score
 from harness.reporting.scrub import scrub, scrubbed
 from harness.tracking.record import Record, Scores
@@ -104,6 +105,12 @@ def build_runs(records: Iterable[Record]) -> RunsReport:
         groups.setdefault(record.study, []).append(run_of(record))
     ordered = sorted(groups, key=lambda study: (study is None, study or ""))
     return RunsReport(tuple((study, tuple(groups[study])) for study in ordered))
+
+
+def statuses(runs: Iterable[Run]) -> str:
+    """How many runs have which status: 3 diverged and 1 missing."""
+    counts = Counter(run.status.replace("_", " ") for run in runs)
+    return words.listed([f"{number} {status}" for status, number in sorted(counts.items())])
 
 
 def shown_path(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from harness.errors import InputError
 from harness.reporting import conditions
 from harness.reporting.model import MISSING, AgainstPublished, Arm, Published, Run, Score, StudyReport
-from harness.reporting.runs import metric_of, run_of, shown_path
+from harness.reporting.runs import metric_of, run_of, shown_path, statuses
 from harness.reporting.statistics import (
     Comparison,
     Summary,
@@ -129,8 +129,16 @@ def _compared(study: Study, runs: Mapping[str, Sequence[Run]]) -> dict[str, Comp
     alike = {arm.name for arm in study.arms if _images(arm) == _images(base)}
     values = {arm.name: _accuracies(runs[arm.name]) if arm.name in alike else [] for arm in study.arms[1:]}
     compared = compare(_accuracies(runs[base.name]), values, study.margin)
-    reason = "measured on other images than the base"
-    return {name: one if name in alike else replace(one, reason=reason) for name, one in compared.items()}
+    return {name: _explained(one, runs[name], name in alike) for name, one in compared.items()}
+
+
+def _explained(comparison: Comparison, runs: Sequence[Run], alike: bool) -> Comparison:
+    """Where there is no number, why not: that all its runs diverged is what the study found out about an arm."""
+    if not alike:
+        return replace(comparison, reason="measured on other images than the base")
+    if comparison.reason and not any(run.counted for run in runs):
+        return replace(comparison, reason=f"the arm has no full-length run: {statuses(runs)}")
+    return comparison
 
 
 def _images(arm: ablation.Arm) -> tuple[str, str]:

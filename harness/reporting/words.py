@@ -131,7 +131,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") 
     # Tables split cells before they read code spans, so a bar in one has to be escaped too.
     cells = [[re.sub(r"(?<!\\)\|", r"\|", cell) for cell in row] for row in (heads, *rows)]
     widths = [max(3, *(_width(row[column]) for row in cells)) for column in range(len(heads))]
-    sides = right.ljust(len(heads))
+    sides = right.ljust(len(heads))[: len(heads)]
     lines = ["| " + " | ".join(_pad(*cell) for cell in zip(row, widths, sides, strict=True)) + " |" for row in cells]
     rule = ["-" * (width - 1) + ":" if side == "r" else "-" * width for width, side in zip(widths, sides, strict=True)]
     return [lines[0], "| " + " | ".join(rule) + " |", *lines[1:]]

@@ -127,6 +127,8 @@ class _Reader:
             return [self._unknown(path)]
         if kind in EXPECTED:
             return [self._wrong_type(path, EXPECTED[kind])]
+        if kind == "too_short" and len(detail["input"]) >= context["min_length"]:
+            return []  # pydantic counts the valid items only, and has told of the others
         if isinstance(context.get("error"), ConflictError):
             return [self._problem((*path, *field.split(".")), what) for field, what in context["error"].mistakes]
         return [self._wrong_value(path, kind, context, detail)]

@@ -102,9 +102,7 @@ class Model(Spec):
     def _check(self) -> Self:
         mistakes = []
         if len(self.widths) != len(self.depths):
-            what = (
-                f"{list(self.widths)} does not fit {len(self.depths)} groups: give one width per group, or one number"
-            )
+            what = f"{list(self.widths)} for {len(self.depths)} groups: give one width per group, or one number"
             mistakes.append(("width", what))
         if self.se is not None:
             channels = self.widths[0] if self.se.placement == "stem" else min(self.widths)

@@ -78,7 +78,7 @@ def test_a_wrong_item_of_a_list_is_named(plain: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("overrides", "path", "what"),
     [
-        ({"model.width": [16]}, "model.width", "[16] does not fit 2 groups"),
+        ({"model.width": [16]}, "model.width", "[16] for 2 groups"),
         ({"model.se": True, "model.width": 8}, "model.se.reduction", "16 is larger than the 8 channels"),
         ({"optim.optimizer.nesterov": True}, "optim.optimizer.nesterov", "needs momentum above 0"),
         ({"model.depths": [1] * 5}, "model.depths", "below one pixel"),

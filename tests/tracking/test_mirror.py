@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,18 @@ def folder(tmp_path: Path) -> RunFolder:
 # --- reading back, with wandb's own reader -----------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass
 class Mirrored:
     """What `wandb leet inspect` says of an offline run."""
 
+    file: Path
     rows: list[dict[str, Any]]
     run: dict[str, Any]
-    told: dict[str, Any]
+
+    @cached_property
+    def told(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(leet("--summary", "--json", str(self.file)))
+        return told
 
     @property
     def config(self) -> dict[str, Any]:
@@ -59,7 +65,7 @@ def read_mirror(folder: RunFolder) -> Mirrored:
     items = [one["history"]["item"] for one in records if one["type"] == "history"]
     (run,) = (one["run"] for one in records if one["type"] == "run")
     rows = [{key: value for key, value in item.items() if not key.startswith("_")} for item in items]
-    return Mirrored(rows, run, json.loads(leet("--summary", "--json", str(file))))
+    return Mirrored(file, rows, run)
 
 
 def leet(*arguments: str) -> str:
@@ -370,6 +376,7 @@ def test_an_abandoned_run_is_not_called_finished(tmp_path: Path) -> None:
     assert mirrored(tmp_path).rows == [row(1)]
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_process_have_a_file_each(tmp_path: Path) -> None:
     body = END + (
         'other = Store(Path(os.environ["RUNS"])).folder("other", "9876543210"); other.create()\n'

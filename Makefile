@@ -1,0 +1,34 @@
+# make demo    install, then the main job on an embedded data set (about a minute)
+# make test    install, then the tests
+# make lint    style and types
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test slow lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): torch and what it needs are about 5 GB, a few minutes"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/harness ablate ablations/quickstart.yaml --jobs 2
+
+# One thread a process: two test processes with default threads crowd each other on two cores.
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not real_data"
+
+slow: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "slow or real_data"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,303 @@
+"""The report as text and files: what stands in it, that names do no harm, that the same records give the same bytes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from harness.errors import InputError
+from harness.reporting import build, build_runs, check, render, to_json, words, write
+from harness.reporting.figures import _apart, curves_png, differences_png
+from harness.reporting.model import StudyReport
+from harness.spec.ablation import Reference, Study
+from harness.tracking.store import Store
+from tests.reporting.synthetic import fill, make_record, make_study
+
+HOSTILE = "a|b*c*<script>\n`x` _y_ [z](q) 日本 $m$"
+
+
+# --- markdown ---
+
+
+def test_the_first_paragraph_answers(report: StudyReport) -> None:
+    text = render(report, "md")
+    answer = " ".join(text.split("## Result")[0].split())
+    assert "> Which part of the recipe earns its place?" in answer
+    assert "At 10 epochs on CIFAR-10, `small` (the base) reaches 70.96 % test accuracy after the last epoch" in answer
+    assert "Worse than the base: `no_crop_flip` (\N{MINUS SIGN}4.46 points, " in answer
+    assert "Better than the base: `no_cutmix` (+2.47 points, +1.83 to +3.12)" in answer
+    assert "an arm must differ by 0.84 points to be found four times in five" in answer
+    assert "the base stands 22.61 points below it" in answer
+
+
+def test_the_table_has_the_numbers_of_the_model(report: StudyReport) -> None:
+    text = render(report, "md")
+    row = next(line for line in text.splitlines() if line.startswith("| `no_crop_flip`"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    arm = next(arm for arm in report.arms if arm.name == "no_crop_flip")
+    assert arm.difference is not None
+    assert cells == [
+        "`no_crop_flip`", "3", words.accuracy(arm.last),
+        words.with_half(words.points(arm.difference.mean), arm.difference.interval), "<0.001", "hurts",
+        words.points(arm.reference_difference),
+    ]  # fmt: skip
+    assert "† Welch with Holm, which does not assume equal spreads, would say: `no_clip`: inconclusive." in text
+
+
+def test_paper_says_what_was_selected_on_the_test_set(report: StudyReport) -> None:
+    text = " ".join(render(report, "md").split())
+    assert "**It is selected on the test set**" in text
+    assert "The test set was read 42 times over 21 recorded runs." in text
+    assert "harness ablate ablations/small.yaml" in text
+
+
+def test_holdout_says_that_the_test_set_was_left_alone(store: Store) -> None:
+    study = make_study({}, base={"data.protocol": "holdout"})
+    fill(store, study, {"small": [0.70, 0.71, 0.72]})
+    text = " ".join(render(build(study, store), "md").split())
+    assert "71.00 % validation accuracy after the last epoch" in text
+    assert "The test set was read 0 times over 3 recorded runs." in text
+    assert "selected on the test set**" not in text
+    assert "that is not like with like" in text
+
+
+def test_troubles_are_told(troubled_report: StudyReport) -> None:
+    text = render(troubled_report, "md")
+    flat = " ".join(text.split())
+    assert "Of 21 planned runs 9 do not count: 4 diverged, 3 missing, 1 running and 1 stopped early" in flat
+    assert "`no_crop_flip`: the arm has no full-length run: 3 diverged." in flat
+    assert "‡ `no_cutmix`: git commit ffffffffff (usual: 0123456789)." in flat
+    assert "| 2 of 3 |" in text
+    assert "stopped early at epoch 4 of 10" in text
+    assert r"loss is nan \| in x.py on … at step 3" in text
+    assert "completed ‡ precision, device" in text
+    assert "Git commit: 0123456789 (15 runs), ffffffffff (3 runs)." in flat
+
+
+def test_it_reads_in_a_terminal(report: StudyReport, troubled_report: StudyReport) -> None:
+    for text in (render(report, "md"), render(troubled_report, "md")):
+        # What differs between arms and the devices' names take the room they take.
+        prose = [line for line in text.splitlines() if not line.startswith(("| `no_crop_flip` |", "!["))]
+        wide = [line for line in prose if len(line) > 100 and "model." not in line]
+        assert len([line for line in wide if not line.startswith("|")]) == 0
+        tables = [line for line in text.split("## Runs")[0].splitlines() if line.startswith("| `small`")]
+        assert all(len(line) <= 105 for line in tables)
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            assert len({len(line) for line in block.splitlines()}) == 1
+
+
+def test_names_do_no_harm(store: Store) -> None:
+    reference = Reference(label=HOSTILE, accuracy=0.9)
+    study = make_study({"no_se": {"model.se": False}}, question=HOSTILE, reference=reference)
+    renamed = Study(
+        study.name, study.question,
+        tuple(type(arm)(HOSTILE if arm.overrides else arm.name, arm.overrides, arm.spec) for arm in study.arms),
+        study.seeds, study.margin, study.reference, study.path,
+    )  # fmt: skip
+    for arm in renamed.arms:
+        for seed in renamed.seeds:
+            changes: dict[str, Any] = {"provenance": {"device_name": HOSTILE}}
+            fill_one(store, study, arm, seed, changes)
+    # The markdown parser that rich brings: no markup comes of the names, and they come through whole.
+    tokens = MarkdownIt("commonmark").enable("table").parse(render(build(renamed, store), "md"))
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not {child.type for child in inline} & {"html_inline", "link_open"}
+    assert not [token for token in tokens if token.type == "html_block"]
+    name = " ".join(HOSTILE.split())
+    assert sum(child.type == "code_inline" and child.content == name for child in inline) >= 7
+    texts = ["".join(child.content for child in token.children or () if child.type == "text") for token in tokens]
+    assert sum(name in text.replace("\n", " ") for text in texts) >= 6 + 2  # the devices of six runs, question, label
+    rows = [token.type for token in tokens if token.type in ("tr_open", "th_open", "td_open")]
+    assert rows.count("tr_open") >= 5 * 3
+    json.loads(render(build(renamed, store), "json"))
+    assert curves_png(build(renamed, store)) is None
+    assert differences_png(build(renamed, store))
+
+
+def fill_one(store: Store, study: Study, arm: Any, seed: int, changes: dict[str, Any]) -> None:
+    record = make_record(study, arm, seed, 0.7 + 0.01 * seed + 0.1 * bool(arm.overrides), **changes)
+    store.folder(record.name, record.run_id).write_record(record)
+
+
+@pytest.mark.parametrize("arms", [{}, {"no_se": {"model.se": False}}])
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_small_studies_render_in_every_form(store: Store, tmp_path: Path, arms: dict[str, Any], n: int) -> None:
+    study = make_study(arms, margin=None, reference=None, question=None)
+    fill(store, study, {"small": [0.7, 0.71][:n], "no_se": [0.75, 0.75][:n]})
+    report = build(study, store)
+    texts = [path.read_text() for path in write(report, tmp_path / "x.md", ("md", "json")) if path.suffix != ".png"]
+    assert "nan" not in "".join(texts).lower()
+    assert "None" not in texts[0]
+    assert ("no interval" in texts[0]) == (n == 1)
+    assert ("no full-length run" in texts[0]) == (n == 0)
+
+
+def test_plain_runs(seven: tuple[Study, Store]) -> None:
+    text = render(build_runs(seven[1].records()), "md")
+    assert text.startswith("# Runs\n\n## Study small\n")
+    assert text.count("| completed |") == 21
+    assert render(build_runs([]), "md") == "# Runs\n\nThere are no runs yet.\n"
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (words.points(0.0035), "+0.35"),
+        (words.points(-0.012), "\N{MINUS SIGN}1.20"),
+        (words.points(-0.00001), "0.00"),
+        (words.points(None), "\N{EN DASH}"),
+        (words.percent(0.9367), "93.67"),
+        (words.p_value(0.0004), "<0.001"),
+        (words.p_value(0.0496), "0.0496"),
+        (words.p_value(0.123456), "0.123"),
+        (words.duration(12.34), "12.3 s"),
+        (words.duration(59.97), "1 min 00 s"),
+        (words.duration(3599.6), "1 h 00 min"),
+        (words.override("model.se", False), "model.se=false"),
+        (words.override("model.depths", (4, 4, 3)), "model.depths=[4, 4, 3]"),
+        (words.code("a`b"), "``a`b``"),
+        (words.escape("no_se 1<2 *x* _y_"), r"no_se 1\<2 \*x\* \_y\_"),
+        (words.listed(["a", "b", "c"]), "a, b and c"),
+    ],
+)
+def test_words(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+def test_no_wrapped_line_becomes_a_list() -> None:
+    text = " ".join(f"{number}. - # > + *" for number in range(200))
+    assert not [line for line in words.paragraph(text)[1:] if re.match(r"(\d+[.)]|[-+*#>])(\s|$)", line)]
+    assert " ".join(words.paragraph(text)) == text
+
+
+# --- JSON ---
+
+
+def test_json_has_the_keys_that_scripts_rely_on(report: StudyReport) -> None:
+    document = json.loads(render(report, "json"))
+    assert {"study", "metric", "reference", "arms"} <= set(document)
+    assert (document["study"], document["metric"]) == ("small", "test_accuracy")
+    assert document["reference"]["accuracy"] == 0.9367
+    base, arm = document["arms"][0], document["arms"][2]
+    assert {"name", "n", "mean", "sd", "interval", "reference_difference", "difference"} <= set(base)
+    assert base["difference"] is None
+    assert {"mean", "interval", "p", "verdict", "paired"} <= set(arm["difference"])
+    assert {"mean", "interval", "t_p", "sign_flip_p", "correlation"} <= set(arm["difference"]["paired"])
+    assert arm["mean"] == report.arms[2].last.mean  # unrounded
+    assert arm["interval"] == list(report.arms[2].last.interval or ())
+    assert len(document["runs"]) == 21
+    assert to_json(report) == document
+
+
+def test_no_format_but_those_there_are(report: StudyReport) -> None:
+    with pytest.raises(InputError, match="pdf"):
+        render(report, "pdf")
+
+
+# --- files ---
+
+
+def test_same_records_same_bytes_wherever_they_lie(seven: tuple[Study, Store], tmp_path: Path) -> None:
+    study, store = seven
+    moved = tmp_path / "elsewhere" / "runs"
+    moved.parent.mkdir()
+    os.symlink(store.root, moved)
+    first = write(build(study, store), tmp_path / "a" / "small.md", ("md", "json"))
+    second = write(build(study, Store(moved)), tmp_path / "b" / "c" / "small.md", ("md", "json"))
+    assert [path.relative_to(tmp_path / "a").as_posix() for path in first] == [
+        "small.md", "small.json", "figures/small-curves.png", "figures/small-differences.png"
+    ]  # fmt: skip
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    for link in re.findall(r"\]\((.*?\.png)\)", first[0].read_text()):
+        assert (first[0].parent / link).exists()
+
+
+def test_formats_go_to_their_suffixes(report: StudyReport, tmp_path: Path) -> None:
+    assert write(report, tmp_path / "v1.2", ("json",)) == [tmp_path / "v1.2.json"]
+    assert write(report, tmp_path / "out.md", ("json",)) == [tmp_path / "out.json"]
+
+
+def test_check_finds_a_changed_number(report: StudyReport, tmp_path: Path) -> None:
+    for format in ("md", "json"):
+        path = tmp_path / f"small.{format}"
+        path.write_text(render(report, format))
+        assert check(report, path) is None
+    path = tmp_path / "small.md"
+    path.write_text(path.read_text().replace("70.96 ±", "79.96 ±"))
+    diff = check(report, path)
+    assert diff is not None
+    assert re.search(r"^-.*79\.96 ±", diff, re.MULTILINE)
+    assert re.search(r"^\+.*70\.96 ±", diff, re.MULTILINE)
+    path.write_text(render(report, "md").rstrip("\n"))
+    assert check(report, path)
+    assert "+# small" in (check(report, tmp_path / "not-there.md") or "")
+
+
+# --- figures ---
+
+
+def test_figures_need_something_to_show(store: Store) -> None:
+    study = make_study({"no_se": {"model.se": False}}, seeds=(0,))
+    report = build(study, store)
+    assert curves_png(report) is None
+    assert differences_png(report) is None
+    assert ".png" not in render(report, "md")
+
+
+def test_figures_carry_no_date(report: StudyReport) -> None:
+    for image in (curves_png(report), differences_png(report)):
+        assert image is not None
+        assert image.startswith(b"\x89PNG")
+        assert b"tEXt" not in image
+        assert b"tIME" not in image
+
+
+def test_labels_are_moved_apart_and_stay_in_order() -> None:
+    places = _apart([0.5, 0.5, 0.51, 0.9, 1.0])
+    assert places == sorted(places)
+    assert min(high - low for low, high in itertools.pairwise(places)) >= 0.0679
+    assert places[-1] <= 1.0
+    assert _apart([0.2]) == pytest.approx([0.2])
+    assert _apart([]) == []
+
+
+def test_many_arms_under_every_protocol(store: Store) -> None:
+    arms = {f"lr{i}": {"optim.optimizer.lr": 0.01 * i} for i in range(1, 13) if i != 10}
+    for protocol in ("full", "holdout"):
+        study = make_study(arms, base={"data.protocol": protocol, "train.epochs": 1}, seeds=(0, 1))
+        fill(store, study, {arm.name: [0.5 + 0.01 * i, 0.51 + 0.01 * i] for i, arm in enumerate(study.arms)})
+        report = build(study, store)
+        assert curves_png(report)
+        assert differences_png(report)
+
+
+# --- imports ---
+
+
+def test_help_stays_fast_and_reports_need_no_torch(seven: tuple[Study, Store]) -> None:
+    code = (
+        "import sys, harness.reporting\n"
+        "slow = {'scipy', 'pandas', 'matplotlib', 'numpy', 'torch', 'statsmodels'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+        "from pathlib import Path\n"
+        "from harness.reporting import build, render\n"
+        "from harness.tracking.store import Store\n"
+        "from tests.reporting.synthetic import make_study\n"
+        "render(build(make_study(), Store(Path(sys.argv[1]))), 'md')\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code, str(seven[1].root)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

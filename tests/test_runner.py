@@ -1,0 +1,311 @@
+"""One run from spec to record: files, identity, protocols, continuation, and each way it can end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+
+from harness import runner
+from harness.errors import InputError, Interrupted, RunFailed, StorageError, TimeLimitReached
+from harness.events import Event, Note, Stepped
+from harness.runner import RunOptions, read_test_set
+from harness.spec.documents import load_experiment
+from harness.spec.experiment import ExperimentSpec
+from harness.stop import Stop
+from harness.tracking.journal import Journal
+from harness.tracking.store import RunFolder, Store
+from harness.training import checkpoint
+from tests.training.build import timeless
+
+
+@pytest.fixture
+def spec(folder: Path) -> ExperimentSpec:
+    return load_experiment(folder / "tiny.yaml")
+
+
+def options(**given: Any) -> RunOptions:
+    return RunOptions(**{"wandb": "disabled", "device": "cpu", **given})
+
+
+def folder_of(run_id: str, runs: str = "runs") -> RunFolder:
+    found = Store(Path(runs)).find(run_id)
+    assert found
+    return found
+
+
+def rows_of(run_id: str, runs: str = "runs") -> list[dict[str, Any]]:
+    return timeless(Journal(folder_of(run_id, runs).journal_path).rows())
+
+
+class StopAfter(Stop):
+    """Asks to stop once so many step events were seen."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            self.reason = "signal"
+        return self.reason is not None
+
+
+def test_a_run_leaves_what_it_promises(spec: ExperimentSpec) -> None:
+    record = runner.run(spec, options=options())
+    folder = folder_of(record.run_id)
+    assert folder.path.name == f"tiny-{record.run_id}"
+    stored = json.loads(folder.record_path.read_text())
+    assert stored["status"] == "completed"
+    assert stored["spec"]["model"]["width"] == 4
+    final = stored["results"]["final"]
+    assert set(final) >= {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"}
+    assert final["val_accuracy"] == final["test_accuracy"]  # protocol paper: the same images
+    rows = Journal(folder.journal_path).rows()
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["val_accuracy"] == final["val_accuracy"]
+    best = min(rows, key=lambda row: row["val_loss"])
+    assert stored["results"]["best"]["epoch"] == best["epoch"]
+    assert stored["results"]["best"]["val_loss"] == pytest.approx(best["val_loss"], rel=1e-9)
+    predictions = folder.read_predictions()
+    assert float(np.mean(predictions["predicted"] == predictions["labels"])) == final["test_accuracy"]
+    assert predictions["images"] == "test"
+    assert predictions["logits"].dtype == np.float16
+    assert folder.final.exists()
+    assert folder.best.exists()
+    assert not folder.last.exists()
+    for key in ("git_commit", "packages", "device", "precision", "threads", "data_digest", "host", "started", "ended"):
+        assert key in stored["provenance"], key
+
+
+def test_final_weights_give_the_recorded_loss(spec: ExperimentSpec) -> None:
+    record = runner.run(spec, options=options())
+    content = checkpoint.read(folder_of(record.run_id).final)
+    from harness.training.data import load_split
+    from harness.training.device import resolve
+    from harness.training.evaluate import evaluate
+    from harness.training.loop import Training
+
+    hardware = resolve("cpu", "fp32")
+    training = Training(spec, 0, load_split(spec, Path("data")), hardware)
+    training.model.load_state_dict(content["weights"])
+    result = evaluate(training.model, training.split.test, training.normalise, hardware)
+    assert record.results.final
+    assert result.loss == record.results.final.test_loss
+
+
+def test_a_finished_run_is_not_run_again(spec: ExperimentSpec) -> None:
+    first = runner.run(spec, options=options())
+    events: list[Event] = []
+    renamed = spec.model_copy(update={"name": "other"})
+    second = runner.run(renamed, options=options(), observer=events.append)
+    assert second == first
+    assert [type(event) for event in events] == [Note]
+    assert "already done" in events[0].text
+    assert str(folder_of(first.run_id).path) in events[0].text
+
+
+def test_fresh_runs_again_and_keeps_what_was_there(spec: ExperimentSpec) -> None:
+    first = runner.run(spec, options=options())
+    second = runner.run(spec, options=options(fresh=True))
+    assert second.provenance["started"] >= first.provenance["started"]
+    assert len(list(Path("runs/aside").iterdir())) == 1
+    assert rows_of(second.run_id)
+
+
+def test_same_seed_same_journal_other_seed_another(spec: ExperimentSpec) -> None:
+    record = runner.run(spec, options=options(runs_dir=Path("a")))
+    runner.run(spec, options=options(runs_dir=Path("b")))
+    other = runner.run(spec, seed=1, options=options(runs_dir=Path("b")))
+    assert rows_of(record.run_id, "a") == rows_of(record.run_id, "b")
+    assert rows_of(record.run_id, "a") != rows_of(other.run_id, "b")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = checkpoint.read(one)["weights"], checkpoint.read(other)["weights"]
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 6, 11, 16])
+def test_interrupted_and_continued_is_the_undisturbed_run(spec: ExperimentSpec, steps: int) -> None:
+    record = runner.run(spec, options=options(runs_dir=Path("whole")))
+    with pytest.raises(Interrupted, match="the state is saved"):
+        runner.run(spec, options=options(), stop=StopAfter(steps))
+    stopped = folder_of(record.run_id).read_record()
+    assert stopped.status == "interrupted"
+    events: list[Event] = []
+    continued = runner.run(spec, options=options(), observer=events.append)
+    assert continued.status == "completed"
+    assert rows_of(record.run_id) == rows_of(record.run_id, "whole")
+    here, there = folder_of(record.run_id), folder_of(record.run_id, "whole")
+    assert np.array_equal(here.read_predictions()["logits"], there.read_predictions()["logits"])
+    assert same_weights(here.final, there.final)
+    assert same_weights(here.best, there.best)
+    assert continued.results == record.results
+    assert continued.timings["total"] > stopped.timings["total"]
+
+
+def test_time_limit_saves_and_says_so(spec: ExperimentSpec) -> None:
+    with pytest.raises(TimeLimitReached, match="time limit"):
+        runner.run(spec, options=options(time_limit=0.0))
+    assert runner.run(spec, options=options()).status == "completed"
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(spec: ExperimentSpec) -> None:
+    with pytest.raises(Interrupted):
+        runner.run(spec, options=options(checkpoint_every=0), stop=StopAfter(14))
+    record = runner.run(spec, options=options(runs_dir=Path("whole")))
+    folder = folder_of(record.run_id)
+    assert folder.previous.exists()
+    data = bytearray(folder.last.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    folder.last.write_bytes(data)
+    events: list[Event] = []
+    continued = runner.run(spec, options=options(), observer=events.append)
+    assert any(isinstance(event, Note) and event.warning and "damaged" in event.text for event in events)
+    assert continued.results == record.results
+    assert rows_of(record.run_id) == rows_of(record.run_id, "whole")
+
+
+def test_protocol_holdout_leaves_the_test_set_alone_until_asked(spec: ExperimentSpec) -> None:
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"protocol": "holdout"})})
+    record = runner.run(spec, options=options())
+    assert record.results.final
+    assert record.results.final.test_accuracy is None
+    assert record.results.final.val_accuracy is not None
+    assert record.test_reads == 0
+    predictions = folder_of(record.run_id).read_predictions()
+    assert predictions["images"] == "validation"
+    assert len(predictions["labels"]) == 143  # a tenth of 1,438, class by class
+    read = read_test_set(record.run_id, options())
+    assert read.test_reads == 1
+    assert read.results.final
+    assert read.results.final.test_accuracy is not None
+    assert read.results.final.val_accuracy == record.results.final.val_accuracy
+    assert read_test_set(record.run_id, options()).test_reads == 2
+
+
+def test_protocol_full_has_no_validation(spec: ExperimentSpec) -> None:
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"protocol": "full"})})
+    record = runner.run(spec, options=options())
+    assert record.results.best is None
+    assert record.results.final
+    assert record.results.final.val_loss is None
+    assert record.results.final.test_loss is not None
+    assert record.test_reads == 1
+    assert all(row["val_loss"] is None for row in rows_of(record.run_id))
+
+
+def test_the_test_set_of_other_protocols_is_not_read_again(spec: ExperimentSpec) -> None:
+    record = runner.run(spec, options=options())
+    with pytest.raises(InputError, match="holdout"):
+        read_test_set(record.run_id, options())
+
+
+def test_divergence_is_recorded(spec: ExperimentSpec) -> None:
+
+    wild = load_experiment(Path("tiny.yaml"), ["optim.optimizer.lr=1e30"])
+    with pytest.raises(RunFailed, match="diverged") as caught:
+        runner.run(wild, options=options())
+    assert caught.value.status == "diverged"
+    [record] = Store(Path("runs")).records()
+    assert record.status == "diverged"
+    assert record.error
+    assert "epoch" in record.error["message"]
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def raise_it(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (torch.OutOfMemoryError("no room"), "out_of_memory", "batch size 256"),
+        (ZeroDivisionError("oops"), "crashed", "ZeroDivisionError"),
+    ],
+)
+def test_failures_are_recorded_with_their_status(
+    spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: str, message: str
+) -> None:
+    monkeypatch.setattr(runner.Training, "_validate", raising(error))
+    with pytest.raises(RunFailed, match=message) as caught:
+        runner.run(spec, options=options())
+    assert caught.value.status == status
+    [record] = Store(Path("runs")).records()
+    assert record.status == status
+    assert record.error
+    assert type(error).__name__ in record.error["traceback"]
+    monkeypatch.undo()
+    monkeypatch.chdir(Path("runs").resolve().parent)
+
+
+def test_a_full_disk_is_said_and_going_on_works(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = runner.run(spec, options=options(runs_dir=Path("whole")))
+    original = Journal.append
+
+    def full(journal: Journal, row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise StorageError("journal.jsonl: can't be written: No space left on device")
+        original(journal, row)
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.raises(StorageError, match="after making space"):
+        runner.run(spec, options=options(checkpoint_every=0))
+    monkeypatch.setattr(Journal, "append", original)
+    record = runner.run(spec, options=options())
+    assert record.results == whole.results
+    assert rows_of(record.run_id) == rows_of(record.run_id, "whole")
+
+
+def test_another_precision_needs_saying(spec: ExperimentSpec) -> None:
+    record = runner.run(spec, options=options())
+    folder = folder_of(record.run_id)
+    folder.write_record(record.model_copy(update={"provenance": record.provenance | {"precision": "bf16"}}))
+    with pytest.raises(InputError, match="--any-device"):
+        runner.run(spec, options=options())
+    assert runner.run(spec, options=options(any_device=True)).finished
+
+
+def test_the_same_run_twice_at_once_is_refused(spec: ExperimentSpec) -> None:
+    record = runner.run(spec, options=options())
+    with FileLock(folder_of(record.run_id).lock_path), pytest.raises(InputError, match="another process"):
+        runner.run(spec, options=options(fresh=True))
+
+
+def test_runs_folder_that_cannot_be_written(spec: ExperimentSpec) -> None:
+    Path("occupied").write_text("a file")
+    with pytest.raises(InputError, match="runs folder"):
+        runner.run(spec, options=options(runs_dir=Path("occupied/runs")))
+
+
+def test_over_budget_comes_before_everything(spec: ExperimentSpec) -> None:
+    wide = load_experiment(Path("tiny.yaml"), ["guard.max_parameters=10", "data.dataset=cifar10"])
+    with pytest.raises(InputError, match="over the limit"):
+        runner.run(wide, options=options())
+    assert not Path("runs").exists()
+
+
+def test_time_left_is_told_and_falls(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "TOLD_EVERY", 0.0)
+    events: list[Event] = []
+    runner.run(spec, options=options(), observer=events.append)
+    left = [event.seconds_left for event in events if isinstance(event, Stepped)]
+    assert len(left) == 3 * 6
+    assert left[-1] < left[2]
+
+
+def test_an_unknown_device_is_refused(spec: ExperimentSpec) -> None:
+    for device in ("gpu", "cuda:7", "tpu"):
+        with pytest.raises(InputError):
+            runner.run(spec, options=options(device=device))

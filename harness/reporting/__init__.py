@@ -1,7 +1,9 @@
 """Reports from the records alone: statistics, one model of the report, several renderers.
 
-`build` and `build_runs` make a report, `render`, `to_json`, `write` and `check` show it; `evidence.evidence`
-copies what it needs. Imported lazily: SciPy, pandas and matplotlib cost seconds that `harness --help` must not pay.
+`build` and `build_runs` make a report, `render`, `to_json`, `write` and `check` show it, `evidence` copies
+what it needs. No module here is named like one of these: importing it would hide the function.
+
+Imported lazily: SciPy, pandas and matplotlib cost seconds that `harness --help` must not pay.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.reporting.as_json import to_json
+    from harness.reporting.copying import evidence
     from harness.reporting.model import RunsReport, StudyReport
     from harness.reporting.output import check, render, write
     from harness.reporting.runs import build_runs
     from harness.reporting.study import build
 
-__all__ = ["RunsReport", "StudyReport", "build", "build_runs", "check", "render", "to_json", "write"]
+__all__ = ["RunsReport", "StudyReport", "build", "build_runs", "check", "evidence", "render", "to_json", "write"]
 
 _HOMES = {
     "RunsReport": "model",
@@ -24,6 +27,7 @@ _HOMES = {
     "build": "study",
     "build_runs": "runs",
     "check": "output",
+    "evidence": "copying",
     "render": "output",
     "to_json": "as_json",
     "write": "output",

@@ -173,7 +173,7 @@ def _limit(ax: Axes, settled: np.ndarray) -> None:
 def _style(index: int) -> dict[str, Any]:
     """The base is a thick line under the others, so that an arm that lies on it can still be seen."""
     return {
-        "color": COLOURS[index % len(COLOURS)],
+        "color": COLOURS[1 + (index - 1) % (len(COLOURS) - 1)] if index else COLOURS[0],
         "linestyle": DASHES[index % len(DASHES)],
         "marker": MARKERS[index % len(MARKERS)],
         "linewidth": 3.0 if index == 0 else 1.4,

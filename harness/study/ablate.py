@@ -66,7 +66,7 @@ def ablate(
     if stop.reason and after.count("to_do"):
         left = f"{after.count('done')} of {len(after.runs)} runs are done; {options.run.continue_with} to go on"
         raise (
-            TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(f"stopped: {left}")
+            TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left)
         )
     return Outcome(after, statuses)
 

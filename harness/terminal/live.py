@@ -178,13 +178,16 @@ class StudyDisplay(_Display):
             self.durations.append(time.monotonic() - started[0])
         result = accuracy(self.accuracies.get(event.run_id)) if good else event.status
         self.cells[event.run_id] = Text(result, "green" if good else "red")
-        message = f": {event.message}" if event.message and not good else ""
-        took = f" in {duration(self.durations[-1])}" if good and started else ""
-        self.say(
-            f"{self.labels[event.run_id]}: {event.status} {result if good else ''}{took}{message}",
-            "" if good else "red",
-        )
+        self.say(f"{self.labels[event.run_id]}: {self._told(event, started, result)}", "" if good else "red")
         self.told = time.monotonic()
+
+    def _told(self, event: Ended, started: tuple[float, float] | None, result: str) -> str:
+        if event.status == "interrupted":
+            return "interrupted, its state is saved"
+        if event.status not in ("completed", "stopped_early"):
+            return f"{event.status}: {event.message}" if event.message else event.status
+        took = f" in {duration(time.monotonic() - started[0])}" if started else ""
+        return f"{event.status.replace('_', ' ')}, {result}{took}"
 
     def seconds_left(self) -> float | None:
         """For all that is waiting and running, at this many slots; None before anything is measured."""

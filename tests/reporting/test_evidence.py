@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from harness.errors import InputError
-from harness.reporting import build, render, write
-from harness.reporting.evidence import evidence
+from harness.reporting import build, evidence, render, write
 from harness.reporting.scrub import scrub
 from harness.spec.ablation import Study
 from harness.tracking.record import Wandb

@@ -280,9 +280,9 @@ def test_the_command_line_may_not_set_what_the_study_sets(write: Writer, text: s
 def test_ten_thousand_arms_are_expanded_in_seconds(write: Writer) -> None:
     arms = "".join(f"  a{i}: {{model.dropout: {(i + 1) / 20_000}}}\n" for i in range(10_000))
     path = write("study.yaml", f"name: study\nbase: plain.yaml\narms:\n{arms}")
-    started = time.perf_counter()
+    started = time.process_time()
     study = load_study(path)
-    assert time.perf_counter() - started < 30
+    assert time.process_time() - started < 30
     assert len({spec_digest(arm.spec) for arm in study.arms}) == 10_001
 
 

@@ -146,11 +146,11 @@ def test_bombs_are_refused_quickly() -> None:
     laughs = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30)
     )
-    started = time.perf_counter()
+    started = time.process_time()
     assert "aliases expanded" in problems_of(lambda: parse(laughs, "f.yaml"))[0].what
     for deep in ["a: " + "[" * 5000, "a: " + "{a: " * 5000, "\n".join(" " * i + "a:" for i in range(500))]:
         assert f"more than {MAX_DEPTH} levels" in problems_of(partial(parse, deep, "f.yaml"))[0].what
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 @given(st.text(alphabet="ab:-[]{}&*!#|>'\"%@,? \n\t01.~", max_size=40))

@@ -1,0 +1,211 @@
+"""Studies: what is planned, what is run, what a failure of one run does to the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError
+from harness.events import Ended, Event, Started, Stepped
+from harness.runner import RunOptions
+from harness.spec.ablation import Study, load_study
+from harness.study.ablate import AblateOptions, Outcome, ablate
+from harness.study.plan import make_plan, to_json
+from harness.tracking.journal import Journal
+from harness.tracking.store import Store
+from tests.conftest import Harness
+from tests.training.build import timeless
+
+RUN = RunOptions(wandb="disabled", device="cpu", threads=1)
+
+
+@pytest.fixture
+def study(folder: Path) -> Study:
+    return load_study(folder / "study.yaml")
+
+
+def states(study: Study) -> dict[tuple[str, int], str]:
+    return {(run.arm.name, run.seed): run.state for run in make_plan(study, Store(Path("runs"))).runs}
+
+
+def test_study_from_nothing_to_done_and_again(study: Study) -> None:
+    assert set(states(study).values()) == {"to_do"}
+    events: list[Event] = []
+    outcome = ablate(study, AblateOptions(RUN, jobs=2), events.append)
+    assert set(outcome.statuses.values()) == {"completed"}
+    assert outcome.plan.count("done") == 4
+    assert not outcome.failures
+    assert sum(isinstance(event, Ended) for event in events) == 4
+    assert {type(event) for event in events} >= {Started, Stepped}
+    records = Store(Path("runs")).records()
+    assert {(record.study, record.arm, record.seed) for record in records} == {
+        ("study", arm, seed) for arm in ("tiny", "no_cutmix") for seed in (0, 1)
+    }
+    again = ablate(study, AblateOptions(RUN), events.append)
+    assert again.statuses == {}
+
+
+def test_runs_in_processes_equal_a_run_in_this_one(study: Study) -> None:
+    from harness import runner
+
+    ablate(study, AblateOptions(RUN, jobs=2))
+    alone = runner.run(study.base.spec, 1, RunOptions(wandb="disabled", device="cpu", runs_dir=Path("alone")))
+    folder, other = Store(Path("runs")).find(alone.run_id), Store(Path("alone")).find(alone.run_id)
+    assert folder
+    assert other
+    assert timeless(Journal(folder.journal_path).rows()) == timeless(Journal(other.journal_path).rows())
+
+
+def add_arms(folder: Path, *lines: str) -> Study:
+    text = (folder / "study.yaml").read_text() + "".join(f"  {line}\n" for line in lines)
+    (folder / "study.yaml").write_text(text)
+    return load_study(folder / "study.yaml")
+
+
+def test_one_failing_arm_does_not_stop_the_others(folder: Path) -> None:
+    study = add_arms(folder, "wild: {optim.optimizer.lr: 1.0e+30}")
+    outcome = ablate(study, AblateOptions(RUN, jobs=2))
+    assert sorted(outcome.statuses.values()) == ["completed"] * 4 + ["diverged"] * 2
+    assert {run.arm.name for run in outcome.failures} == {"wild"}
+    assert ablate(study, AblateOptions(RUN)).statuses == {}  # a failure is not tried again by itself
+    retried = ablate(study, AblateOptions(RUN, retry_failed=True))
+    assert list(retried.statuses.values()) == ["diverged"] * 2
+
+
+def test_fail_fast_starts_nothing_more(folder: Path) -> None:
+    (folder / "study.yaml").write_text("name: study\nbase: tiny.yaml\nseeds: [0, 1, 2, 3]\noverrides: {optim.optimizer.lr: 1.0e+30}\n")
+    outcome = ablate(load_study(folder / "study.yaml"), AblateOptions(RUN, fail_fast=True))
+    assert list(outcome.statuses.values()) == ["diverged"]
+
+
+def test_one_arm_over_budget_means_nothing_runs(folder: Path) -> None:
+    study = add_arms(folder, "wide: {model.width: 2000}")
+    with pytest.raises(InputError, match="wide"):
+        ablate(study, AblateOptions(RUN))
+    assert not Path("runs").exists()
+
+
+def test_missing_data_means_nothing_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "study.yaml").write_text("name: study\nbase: tiny.yaml\noverrides: {data.dataset: cifar10}\n")
+    (folder / "data/cifar-10-batches-py").mkdir(parents=True)
+    with pytest.raises(InputError, match="data_batch_1"):
+        ablate(load_study(folder / "study.yaml"), AblateOptions(RUN))
+    assert not list(Path("runs").glob("*"))
+
+
+def test_plan_tells_states_and_power(study: Study) -> None:
+    before = to_json(make_plan(study, Store(Path("runs"))))
+    assert before["smallest_sign_flip_p"] == 0.5
+    assert before["detectable_difference"] > 0
+    assert before["expected_seconds"] is None
+    ablate(study, AblateOptions(RUN, jobs=2))
+    Path("study.yaml").write_text(Path("study.yaml").read_text().replace("[0, 1]", "[0, 1, 2]"))
+    after = make_plan(load_study(Path("study.yaml")), Store(Path("runs")))
+    assert [run.state for run in after.arms[0].runs] == ["done", "done", "to_do"]
+    seconds = after.expected_seconds()
+    assert seconds is not None
+    assert 0 < seconds < 60
+    assert after.spread.df == 2
+    assert after.spread.is_guess
+
+
+def killed_worker(folder: Path) -> Outcome:
+    """Kill a worker with SIGKILL as soon as it trains."""
+    study = load_study(folder / "study.yaml", ["train.epochs=30"])
+    killed: list[int] = []
+
+    def kill_first(event: Event) -> None:
+        if isinstance(event, Stepped) and not killed:
+            import multiprocessing
+
+            for child in multiprocessing.active_children():
+                if child.pid and child.name.startswith("harness"):
+                    killed.append(child.pid)
+                    os.kill(child.pid, signal.SIGKILL)
+                    return
+
+    return ablate(study, AblateOptions(RUN, jobs=1), kill_first)
+
+
+def test_a_killed_worker_is_told_and_the_next_ablate_goes_on(folder: Path) -> None:
+    outcome = killed_worker(folder)
+    assert sorted(outcome.statuses.values()) == ["completed"] * 3 + ["killed"]
+    [record] = [record for record in Store(Path("runs")).records() if record.status == "killed"]
+    study = load_study(folder / "study.yaml", ["train.epochs=30"])
+    again = ablate(study, AblateOptions(RUN))
+    assert again.statuses == {record.run_id: "completed"}
+
+
+def test_seeds_extend_a_study(study: Study, folder: Path) -> None:
+    ablate(study, AblateOptions(RUN, jobs=2))
+    extended = load_study(folder / "study.yaml", seeds=3)
+    outcome = ablate(extended, AblateOptions(RUN, jobs=2))
+    assert len(outcome.statuses) == 2
+    assert outcome.plan.count("done") == 6
+
+
+def spawn(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    environment = {**os.environ, "WANDB_MODE": "disabled", "COLUMNS": "80"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def wait_for(path: str, folder: Path, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not list(folder.glob(path)):
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_a_study_saves_and_the_same_command_goes_on(folder: Path, number: int) -> None:
+    arguments = ("ablate", "study.yaml", "--jobs", "2", "-o", "train.epochs=60")
+    process = spawn(folder, *arguments)
+    wait_for("runs/*/journal.jsonl", folder)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal's Ctrl-C reaches the whole group
+    else:
+        process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "harness ablate study.yaml --jobs 2 -o train.epochs=60" in err
+    assert "Traceback" not in out + err
+    assert not list(folder.glob("reports/*"))
+    again = spawn(folder, *arguments)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, out + err
+    assert Store(folder / "runs").frame()["status"].eq("completed").all()
+
+
+def test_ctrl_c_in_a_run_says_how_to_go_on(folder: Path) -> None:
+    process = spawn(folder, "run", "tiny.yaml", "-o", "train.epochs=200")
+    wait_for("runs/*/journal.jsonl", folder)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "`harness run tiny.yaml -o train.epochs=200` to go on" in err
+    assert "Traceback" not in out + err
+    [record] = Store(folder / "runs").records()
+    assert record.status == "interrupted"
+
+
+def test_exit_codes_of_a_study(harness: Harness, folder: Path) -> None:
+    add_arms(folder, "wild: {optim.optimizer.lr: 1.0e+30}")
+    result = harness("ablate", "study.yaml", "--jobs", "2", "--json")
+    assert result.code == 1
+    assert "wild seed 0" in result.err
+    document = json.loads(result.out)
+    assert [run["state"] for run in document["arms"][-1]["runs"]] == ["failed", "failed"]
+    assert Path("reports/study.md").exists()
+    assert "diverged" in Path("reports/study.md").read_text()
+
+

@@ -91,9 +91,11 @@ def run(
         torch.set_num_threads(options.threads)
     hardware = device.resolve(options.device, spec.train.precision)
     store = Store(options.runs_dir)
-    store.ensure_writable()
     run_id = identity.run_id(spec, seed)
     folder = store.find(run_id) or store.folder(spec.name, run_id)
+    # Data that is missing or damaged is told before anything is written, even the runs folder.
+    split = None if _is_finished(folder) and not options.fresh else load_split(spec, options.data_dir)
+    store.ensure_writable()
     with _claim(folder, options):
         folder = store.find(run_id) or folder
         if options.fresh:
@@ -105,11 +107,15 @@ def run(
             if earlier.finished:
                 observer(Note(run_id, f"already done: {folder.path} ({earlier.status}); --fresh runs it again"))
                 return earlier
-        split = load_split(spec, options.data_dir)
+        split = split or load_split(spec, options.data_dir)
         record = _new_record(spec, seed, run_id, cost, split, hardware, options, earlier)
         session = _Session(spec, record, folder, options, observer, stop or Stop(options.time_limit))
         with device.arithmetic(hardware, spec.train.deterministic):
             return session.train(split, hardware)
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    return folder.record_path.exists() and folder.read_record().finished
 
 
 @contextmanager

@@ -66,7 +66,15 @@ def test_a_run_leaves_what_it_promises(spec: ExperimentSpec) -> None:
     assert stored["status"] == "completed"
     assert stored["spec"]["model"]["width"] == 4
     final = stored["results"]["final"]
-    assert set(final) >= {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"}
+    assert set(final) >= {
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "val_loss",
+        "val_accuracy",
+        "test_loss",
+        "test_accuracy",
+    }
     assert final["val_accuracy"] == final["test_accuracy"]  # protocol paper: the same images
     rows = Journal(folder.journal_path).rows()
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -287,6 +295,13 @@ def test_runs_folder_that_cannot_be_written(spec: ExperimentSpec) -> None:
     Path("occupied").write_text("a file")
     with pytest.raises(InputError, match="runs folder"):
         runner.run(spec, options=options(runs_dir=Path("occupied/runs")))
+
+
+def test_missing_data_leaves_nothing_behind(spec: ExperimentSpec) -> None:
+    Path("data/cifar-10-batches-py").mkdir(parents=True)
+    with pytest.raises(InputError, match="test_batch"):
+        runner.run(load_experiment(Path("tiny.yaml"), ["data.dataset=cifar10"]), options=options())
+    assert not Path("runs").exists()
 
 
 def test_over_budget_comes_before_everything(spec: ExperimentSpec) -> None:

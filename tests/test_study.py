@@ -80,7 +80,8 @@ def test_one_failing_arm_does_not_stop_the_others(folder: Path) -> None:
 
 
 def test_fail_fast_starts_nothing_more(folder: Path) -> None:
-    (folder / "study.yaml").write_text("name: study\nbase: tiny.yaml\nseeds: [0, 1, 2, 3]\noverrides: {optim.optimizer.lr: 1.0e+30}\n")
+    wild = "name: study\nbase: tiny.yaml\nseeds: [0, 1, 2, 3]\noverrides: {optim.optimizer.lr: 1.0e+30}\n"
+    (folder / "study.yaml").write_text(wild)
     outcome = ablate(load_study(folder / "study.yaml"), AblateOptions(RUN, fail_fast=True))
     assert list(outcome.statuses.values()) == ["diverged"]
 
@@ -155,7 +156,13 @@ def spawn(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "harness.cli", *arguments]
     environment = {**os.environ, "WANDB_MODE": "disabled", "COLUMNS": "80"}
     return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -207,5 +214,3 @@ def test_exit_codes_of_a_study(harness: Harness, folder: Path) -> None:
     assert [run["state"] for run in document["arms"][-1]["runs"]] == ["failed", "failed"]
     assert Path("reports/study.md").exists()
     assert "diverged" in Path("reports/study.md").read_text()
-
-

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.reporting.statistics import Comparison, Interval, Paired, Summary
 from harness.spec.ablation import Reference
+
+if TYPE_CHECKING:  # plain runs are listed without waiting for SciPy
+    from harness.reporting.statistics import Comparison, Interval, Paired, Summary
 
 MISSING = "missing"
 """Status of a planned run of which there is no record."""

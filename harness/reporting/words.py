@@ -6,9 +6,10 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.reporting.statistics import Interval, Summary
+if TYPE_CHECKING:
+    from harness.reporting.statistics import Interval, Summary
 
 NONE = "\u2013"
 MINUS = "\u2212"

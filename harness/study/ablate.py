@@ -65,9 +65,7 @@ def ablate(
     after = make_plan(study, store)
     if stop.reason and after.count("to_do"):
         left = f"{after.count('done')} of {len(after.runs)} runs are done; {options.run.continue_with} to go on"
-        raise (
-            TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left)
-        )
+        raise (TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left))
     return Outcome(after, statuses)
 
 

@@ -288,7 +288,7 @@ def test_many_arms_under_every_protocol(store: Store) -> None:
 
 def test_help_stays_fast_and_reports_need_no_torch(seven: tuple[Study, Store]) -> None:
     code = (
-        "import sys, harness.reporting\n"
+        "import sys, harness.reporting, harness.reporting.runs\n"
         "slow = {'scipy', 'pandas', 'matplotlib', 'numpy', 'torch', 'statsmodels'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
         "from pathlib import Path\n"

@@ -1,0 +1,250 @@
+"""The command line: documents that scripts rely on, exit codes, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import TINY, Harness
+
+ROOT = Path(__file__).parent.parent
+BASELINE = str(ROOT / "experiments/baseline.yaml")
+
+
+def test_check_gives_the_published_numbers(harness: Harness) -> None:
+    result = harness("check", BASELINE, "--json")
+    assert result.code == 0
+    [arm] = json.loads(result.out)["arms"]
+    assert arm == {
+        "name": "baseline",
+        "trainable_parameters": 4_697_742,
+        "max_parameters": 5_000_000,
+        "macs": 798_690_304,
+    }
+    [arm] = json.loads(harness("check", BASELINE, "--json", "-o", "model.se=false").out)["arms"]
+    assert arm["trainable_parameters"] == 4_697_162
+
+
+def test_check_of_every_shipped_file(harness: Harness) -> None:
+    files = sorted(map(str, [*ROOT.glob("experiments/*.yaml"), *ROOT.glob("ablations/*.yaml")]))
+    result = harness("check", "--json", *files)
+    assert result.code == 0, result.err
+    assert len(json.loads(result.out)["arms"]) > len(files)
+
+
+def test_check_over_budget(harness: Harness) -> None:
+    result = harness("check", BASELINE, "--json", "-o", "model.width=72")
+    assert (result.code, result.out) == (2, "")
+    for part in ("5,943,902", "5,000,000", "66", "4,995,554", "baseline.yaml"):
+        assert part in result.err
+
+
+def test_check_prints_the_schema(harness: Harness) -> None:
+    assert "$defs" in json.loads(harness("check", "--schema").out)
+
+
+def test_check_needs_a_file(harness: Harness) -> None:
+    assert harness("check").code == 2
+
+
+def test_run_then_runs_then_report(harness: Harness) -> None:
+    ran = harness("run", "tiny.yaml", "--json")
+    assert ran.code == 0
+    record = json.loads(ran.out)
+    assert record["status"] == "completed"
+    assert "epoch 3/3" in ran.err
+    listed = json.loads(harness("runs", "--json").out)["runs"]
+    assert [run["run_id"] for run in listed] == [record["run_id"]]
+    assert json.loads(harness("runs", record["run_id"][:6], "--json").out) == listed[0]
+    assert record["run_id"] in harness("runs").out
+    assert harness("runs", "--where", "status=failed", "--json").out.split() == ["{", '"runs":', "[]", "}"]
+    assert harness("runs", "--where", "statsu=failed").code == 2
+    assert harness("runs", "nosuchrun").code == 2
+    again = harness("run", "tiny.yaml")
+    assert again.code == 0
+    assert "already done" in again.out
+    assert harness("report", record["run_id"], "-o", "one.md").code == 0
+    assert record["run_id"] in Path("one.md").read_text()
+
+
+def test_run_says_accuracy_and_place(harness: Harness) -> None:
+    result = harness("run", "tiny.yaml")
+    assert "epoch 1/3" in result.out
+    assert "runs/tiny-" in result.out
+    assert max(map(len, result.out.splitlines())) <= 100
+
+
+def test_seed_option(harness: Harness) -> None:
+    assert json.loads(harness("run", "tiny.yaml", "--seed", "5", "--json").out)["seed"] == 5
+
+
+def test_holdout_and_test_option(harness: Harness) -> None:
+    arguments = ("run", "tiny.yaml", "-o", "data.protocol=holdout", "--json")
+    assert json.loads(harness(*arguments).out)["results"]["final"]["test_accuracy"] is None
+    read = json.loads(harness(*arguments, "--test").out)
+    assert read["results"]["final"]["test_accuracy"] > 0
+    assert read["test_reads"] == 1
+
+
+def test_plan_ablate_report(harness: Harness) -> None:
+    plan = json.loads(harness("plan", "study.yaml", "--json").out)
+    assert plan["study"] == "study"
+    assert {"detectable_difference", "smallest_sign_flip_p"} <= plan.keys()
+    assert [arm["name"] for arm in plan["arms"]] == ["tiny", "no_cutmix"]
+    assert plan["arms"][1]["overrides"] == {"augment.cutmix": None}
+    assert {run["state"] for arm in plan["arms"] for run in arm["runs"]} == {"to_do"}
+    assert not Path("runs").exists()
+    done = harness("ablate", "study.yaml", "--jobs", "2")
+    assert done.code == 0, done.err
+    assert "no_cutmix" in done.out
+    assert "reports/study.md" in done.out
+    assert harness("report", "study.yaml", "--check").code == 0
+    document = json.loads(harness("plan", "study.yaml", "--json").out)
+    assert {run["state"] for arm in document["arms"] for run in arm["runs"]} == {"done"}
+    again = harness("ablate", "study.yaml")
+    assert "nothing to train" in again.out
+
+    assert harness("report", "study.yaml", "--format", "json", "-o", "study.json").code == 0
+    report: dict[str, Any] = json.loads(Path("study.json").read_text())
+    assert report.keys() >= {"study", "metric", "reference", "arms"}
+    assert report["arms"][0]["difference"] is None
+    assert report["arms"][1]["difference"].keys() >= {"mean", "interval", "p", "verdict", "paired"}
+
+    assert harness("report", "study.yaml", "--evidence", "evidence").code == 0
+    assert harness("report", "study.yaml", "--runs-dir", "evidence", "--check").code == 0
+    Path("reports/study.md").write_text("something else")
+    assert harness("report", "study.yaml", "--check").code == 1
+
+
+def test_doctor(harness: Harness) -> None:
+    found = json.loads(harness("doctor", "--json").out)
+    assert found["devices"]["cpu"]
+    assert "scikit-learn" in found["data"]["digits"]
+
+
+def test_debug_shows_the_traceback(harness: Harness) -> None:
+    assert "Traceback" not in harness("run", "nosuch.yaml").err
+    assert "Traceback" in harness("run", "nosuch.yaml", "--debug").err
+
+
+BAD: dict[str, tuple[str | bytes, str]] = {
+    "unknown key": (TINY + "colour: red\n", "colour"),
+    "misspelt key": (TINY.replace("epochs", "epoch"), "epochs"),
+    "wrong type": (TINY.replace("epochs: 3", "epochs: ten"), "train.epochs"),
+    "negative width": (TINY.replace("width: 4", "width: -4"), "model.width"),
+    "dropout 1.5": (TINY.replace("width: 4", "width: 4, dropout: 1.5"), "1.5"),
+    "empty depths": (TINY.replace("[1, 1]", "[]"), "model.depths"),
+    "duplicate key": (TINY + "name: tiny\n", "twice"),
+    "tab": (TINY + "\tnotes: x\n", "tab"),
+    "empty file": ("", "empty"),
+    "list": ("- a\n- b\n", "list"),
+    "no text": (b"\xff\xfe\x00\x01\x80", "UTF-8"),
+    "base cycle": ("name: tiny\nbase: bad.yaml\n", "circle"),
+    "missing base": ("name: tiny\nbase: tinny.yaml\n", "tiny.yaml"),
+    "name with a path": (TINY.replace("name: tiny", "name: ../evil"), "../evil"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_files_get_one_clear_message(harness: Harness, folder: Path, kind: str) -> None:
+    content, expected = BAD[kind]
+    (folder / "bad.yaml").write_bytes(content.encode() if isinstance(content, str) else content)
+    before = sorted(folder.rglob("*"))
+    result = harness("run", "bad.yaml")
+    assert result.code == 2
+    assert expected in result.err
+    assert "bad.yaml" in result.err
+    assert result.err.count("error:") == 1 or kind == "misspelt key"
+    assert "Traceback" not in result.err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("override", ["model.widht=3", "model.width", "nothing.at.all=1", "model.width=wide"])
+def test_bad_overrides(harness: Harness, override: str) -> None:
+    result = harness("run", "tiny.yaml", "-o", override)
+    assert result.code == 2
+    assert override.partition("=")[0] in result.err
+    assert not Path("runs").exists()
+
+
+def test_bad_options(harness: Harness) -> None:
+    for arguments in (
+        ("run", "tiny.yaml", "--time-limit", "soon"),
+        ("run", "tiny.yaml", "--device", "gpu"),
+        ("run", "tiny.yaml", "--wandb", "maybe"),
+        ("run",),
+        ("rnu", "tiny.yaml"),
+        ("report", "study.yaml", "--format", "docx"),
+        ("report",),
+        ("ablate", "tiny.yaml"),
+        ("run", "study.yaml"),
+    ):
+        result = harness(*arguments)
+        assert result.code == 2, arguments
+        assert "Traceback" not in result.err
+        assert not Path("runs").exists()
+
+
+def test_a_damaged_data_file_is_named(harness: Harness, folder: Path) -> None:
+    batches = folder / "data/cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    (batches / "data_batch_1").write_bytes(b"not a batch")
+    result = harness("run", "tiny.yaml", "-o", "data.dataset=cifar10")
+    assert result.code == 2
+    assert "data_batch_1: this CIFAR-10 file is damaged" in result.err
+    assert "test_batch: this CIFAR-10 file is missing" in result.err
+
+
+def test_data_that_cannot_be_fetched(harness: Harness, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import CIFAR10
+
+    def no_network(self: Any) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(CIFAR10, "download", no_network)
+    result = harness("run", "tiny.yaml", "-o", "data.dataset=cifar10")
+    assert result.code == 2
+    for part in (
+        "cifar-10-batches-py",
+        "data_batch_1",
+        "cifar-10-python.tar.gz",
+        "HARNESS_DATA_DIR",
+        str(folder / "data"),
+    ):
+        assert part in result.err
+    assert not (folder / "runs").exists()
+
+
+def test_a_runs_folder_that_cannot_be_written(harness: Harness, folder: Path) -> None:
+    (folder / "file").write_text("")
+    result = harness("run", "tiny.yaml", "--runs-dir", "file/runs")
+    assert result.code == 2
+    assert "runs folder" in result.err
+
+
+def test_help_loads_no_torch() -> None:
+    program = (
+        "import sys; sys.argv = ['harness', '--help']\n"
+        "from harness import cli\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "bad = {'torch', 'torchvision', 'wandb', 'pandas', 'scipy', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("arguments", [["check", BASELINE], ["plan", str(ROOT / "ablations/small.yaml")], ["runs"]])
+def test_looking_loads_neither_torchvision_nor_wandb(arguments: list[str], tmp_path: Path) -> None:
+    program = (
+        f"import sys; sys.argv = ['harness', *{arguments!r}]\n"
+        "from harness import cli\n"
+        "cli.app(standalone_mode=False)\n"
+        "bad = {'torchvision', 'wandb', 'sklearn'} & set(sys.modules)\n"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, cwd=tmp_path)

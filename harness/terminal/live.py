@@ -42,6 +42,7 @@ class _Display:
     def __enter__(self) -> Self:
         if self.live:
             self.live.start()
+            self.redraw()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -152,7 +153,13 @@ class StudyDisplay(_Display):
                 self.cells[run_id] = Text("starting", "cyan")
             case Stepped():
                 self._progress(run_id, event.seconds_left)
-                self.cells[run_id] = Text(f"epoch {event.epoch}/{event.epochs}", "cyan")
+                so_far = self.accuracies.get(run_id)
+                shown = (
+                    f"{event.epoch}/{event.epochs}"
+                    if so_far is None
+                    else f"{event.epoch}/{event.epochs} {accuracy(so_far)}"
+                )
+                self.cells[run_id] = Text(shown, "cyan")
             case EpochDone():
                 self._progress(run_id, event.seconds_left)
                 self.accuracies[run_id] = event.row["val_accuracy"]

@@ -176,6 +176,16 @@ def test_words(shown: str, expected: str) -> None:
     assert shown == expected
 
 
+def test_tables_are_padded_and_set_to_their_side() -> None:
+    rows = [["日本", "1", "x|y"], ["abcdef", "1,234", ""]]
+    assert words.table(["name", "n", "note"], rows, " r") == [
+        "| name   |     n | note |",
+        "| ------ | ----: | ---- |",
+        "| 日本   |     1 | x\\|y |",
+        "| abcdef | 1,234 |      |",
+    ]
+
+
 def test_no_wrapped_line_becomes_a_list() -> None:
     text = " ".join(f"{number}. - # > + *" for number in range(200))
     assert not [line for line in words.paragraph(text)[1:] if re.match(r"(\d+[.)]|[-+*#>])(\s|$)", line)]

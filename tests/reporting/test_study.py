@@ -185,6 +185,13 @@ def test_holdout_is_judged_on_validation_and_the_test_set_is_left_alone(store: S
     assert (report.published.alike, report.published.measured) == (False, "the last epoch, its validation accuracy")
 
 
+def test_under_paper_the_validation_set_is_the_test_set(store: Store) -> None:
+    study = make_study({}, seeds=(0,))
+    final = Scores(epoch=10, val_accuracy=0.7, val_loss=0.8)
+    add(store, make_record(study, study.base, 0, None, results=Results(final=final)))
+    assert build(study, store).runs[0].last == Score(0.7, 0.8)
+
+
 def test_full_has_no_best_checkpoint(store: Store) -> None:
     reference = Reference(label="x", accuracy=0.7, selection="none")
     study = make_study(TWO, base={"data.protocol": "full"}, reference=reference)

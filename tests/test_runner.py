@@ -22,6 +22,7 @@ from harness.stop import Stop
 from harness.tracking.journal import Journal
 from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint
+from tests.tracking.reading import read_mirror
 from tests.training.build import timeless
 
 
@@ -324,3 +325,21 @@ def test_an_unknown_device_is_refused(spec: ExperimentSpec) -> None:
     for device in ("gpu", "cuda:7", "tpu"):
         with pytest.raises(InputError):
             runner.run(spec, options=options(device=device))
+
+
+@pytest.mark.parametrize("stopped_once", [False, True])
+def test_the_mirror_holds_exactly_the_journal(spec: ExperimentSpec, stopped_once: bool) -> None:
+    """As `wandb leet inspect` reads the offline file; also of a run that was continued."""
+    mirrored = options(wandb="offline", study="study", arm="tiny")
+    if stopped_once:
+        with pytest.raises(Interrupted):
+            runner.run(spec, options=mirrored, stop=StopAfter(9))
+    record = runner.run(spec, options=mirrored)
+    folder = folder_of(record.run_id)
+    mirror = read_mirror(folder)
+    assert mirror.rows == Journal(folder.journal_path).rows()
+    assert mirror.config["model"]["width"] == 4
+    assert record.results.final
+    assert mirror.summary["final/val_accuracy"] == record.results.final.val_accuracy
+    assert record.wandb.state == "offline"
+    assert record.wandb.id == record.run_id

@@ -1,8 +1,8 @@
 """The one module that knows where a run's files lie; every write is whole or not at all.
 
-    <root>/<name>-<run_id>/record.json, journal.jsonl, predictions.npz, checkpoints/, wandb/
-    <root>/aside/       runs put aside by `--fresh`, not listed
-    <root>/.locks/      one lock a run, outside its folder, so that it survives putting the folder aside
+<root>/<name>-<run_id>/record.json, journal.jsonl, predictions.npz, checkpoints/, wandb/
+<root>/aside/       runs put aside by `--fresh`, not listed
+<root>/.locks/      one lock a run, outside its folder, so that it survives putting the folder aside
 """
 
 from __future__ import annotations

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from harness.tracking.mirror import NullMirror, WandbMirror, clean_tags, exit_co
 from harness.tracking.record import Results, Scores, Wandb
 from harness.tracking.store import RunFolder, Store
 from tests.tracking.examples import record, row
+from tests.tracking.reading import Mirrored, read_mirror
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -31,46 +30,6 @@ def folder(tmp_path: Path) -> RunFolder:
     folder = Store(tmp_path / "runs").folder("base", "0123456789")
     folder.create()
     return folder
-
-
-# --- reading back, with wandb's own reader -----------------------------------------------------
-
-
-@dataclass
-class Mirrored:
-    """What `wandb leet inspect` says of an offline run."""
-
-    file: Path
-    rows: list[dict[str, Any]]
-    run: dict[str, Any]
-
-    @cached_property
-    def told(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(leet("--summary", "--json", str(self.file)))
-        return told
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return self.told["config"]
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return self.told["summary"]
-
-
-def read_mirror(folder: RunFolder) -> Mirrored:
-    (run_folder,) = folder.wandb_dir.glob("offline-run-*")
-    (file,) = run_folder.glob("*.wandb")
-    records = [json.loads(line) for line in leet("--json", str(file)).splitlines()]
-    items = [one["history"]["item"] for one in records if one["type"] == "history"]
-    (run,) = (one["run"] for one in records if one["type"] == "run")
-    rows = [{key: value for key, value in item.items() if not key.startswith("_")} for item in items]
-    return Mirrored(file, rows, run)
-
-
-def leet(*arguments: str) -> str:
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def children() -> list[str]:
@@ -317,7 +276,7 @@ def test_a_run_that_wandb_moves_elsewhere_is_told_and_removed(tmp_path: Path) ->
 
 
 def test_disabled_imports_no_wandb_and_starts_no_process(tmp_path: Path) -> None:
-    body = 'state(f"{len(services())} {\'wandb\' in sys.modules}")' + END
+    body = "state(f\"{len(services())} {'wandb' in sys.modules}\")" + END
     ended = in_process(tmp_path, body, mode="disabled")
     assert (ended.code, ended.err) == (0, "")
     assert ended.told == ["disabled", "0 False", "disabled", "0 left", "False"]

@@ -46,6 +46,10 @@ class InputError(HarnessError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class RunBusy(InputError):
+    """Another process is training this very run."""
+
+
 class RunFailed(HarnessError):
     """A run ended without a result. `status` is the record's: diverged, crashed, out_of_memory, killed."""
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock, Timeout
 
-from harness.errors import HarnessError, InputError, Interrupted, RunFailed, StorageError, TimeLimitReached
+from harness.errors import HarnessError, InputError, Interrupted, RunBusy, RunFailed, StorageError, TimeLimitReached
 from harness.events import Ended, EpochDone, Note, Observer, Started, Stepped, silent
 from harness.spec import identity
 from harness.spec.documents import experiment_from_dict
@@ -80,7 +80,8 @@ def run(
         stop: asked after each step; by default one that honours `options.time_limit`.
 
     Raises:
-        InputError: over budget, data missing or damaged, runs folder not writable, run busy elsewhere.
+        InputError: over budget, data missing or damaged, runs folder not writable.
+        RunBusy: another process is training this run.
         RunFailed: diverged, out of memory or crashed; the record says so.
         Interrupted, TimeLimitReached: stopped on purpose, state saved.
     """
@@ -120,13 +121,13 @@ def _is_finished(folder: RunFolder) -> bool:
 
 @contextmanager
 def _claim(folder: RunFolder, options: RunOptions) -> Iterator[None]:
-    """Hold the run's lock; InputError where another process has it."""
+    """Hold the run's lock; RunBusy where another process has it."""
     lock = FileLock(folder.lock_path, timeout=0)
     try:
         folder.lock_path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise InputError(
+        raise RunBusy(
             f"another process is training run {folder.run_id} at this moment",
             where=str(folder.path),
             fix="wait for it, or stop it; `harness runs` shows its state",

@@ -152,6 +152,29 @@ def test_seeds_extend_a_study(study: Study, folder: Path) -> None:
     assert outcome.plan.count("done") == 6
 
 
+def test_two_at_once_never_train_the_same_run(study: Study, folder: Path) -> None:
+    """The second one leaves alone what the first has claimed, before or after it planned."""
+    from filelock import FileLock
+
+    plan = make_plan(study, Store(Path("runs")))
+    first, second = plan.runs[0], plan.runs[1]
+    claimed = [Store(Path("runs")).folder(run.arm.spec.name, run.run_id) for run in (first, second)]
+    claimed[0].lock_path.parent.mkdir(parents=True)
+    later = FileLock(claimed[1].lock_path)
+
+    def claim_in_between(event: Event) -> None:
+        if isinstance(event, Started) and not later.is_locked:
+            later.acquire()
+
+    with FileLock(claimed[0].lock_path):
+        outcome = ablate(study, AblateOptions(RUN, jobs=1), claim_in_between)
+    later.release()
+    assert first.run_id not in outcome.statuses
+    assert outcome.statuses[second.run_id] == "busy"
+    assert sorted(outcome.statuses.values()) == ["busy", "completed", "completed"]
+    assert not outcome.failures
+
+
 def spawn(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "harness.cli", *arguments]
     environment = {**os.environ, "WANDB_MODE": "disabled", "COLUMNS": "80"}

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from harness.errors import HarnessError, InputError, Interrupted, TimeLimitReached
+from harness.errors import HarnessError, InputError, Interrupted, RunBusy, TimeLimitReached
 from harness.events import Ended, Event, Observer
 from harness.runner import RunOptions, run
 from harness.spec.experiment import ExperimentSpec
@@ -55,8 +55,8 @@ def execute(
         fail_fast: likewise once a run has failed.
 
     Returns:
-        The status of every job that was started, by run id: a record's status, or "refused" where the
-        run could not be started at all.
+        The status of every job that was started, by run id: a record's status, "busy" where another
+        process has the run, or "refused" where it could not be started at all.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.runner", "sklearn.datasets"])
@@ -79,7 +79,7 @@ def execute(
 
 
 def _is_failure(status: str) -> bool:
-    return status not in ("completed", "stopped_early", "interrupted")
+    return status not in ("completed", "stopped_early", "interrupted", "busy")
 
 
 def _with_time_left(job: Job, stop: Stop) -> Job:
@@ -110,6 +110,8 @@ def _work(job: Job, sender: Connection) -> None:
         send(Ended(job.run_id, "interrupted", str(error)))
     except KeyboardInterrupt:
         send(Ended(job.run_id, "interrupted", "before its first step"))
+    except RunBusy as error:
+        send(Ended(job.run_id, "busy", str(error)))
     except InputError as error:
         send(Ended(job.run_id, "refused", str(error)))
     except HarnessError as error:

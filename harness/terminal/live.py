@@ -191,6 +191,8 @@ class StudyDisplay(_Display):
     def _told(self, event: Ended, started: tuple[float, float] | None, result: str) -> str:
         if event.status == "interrupted":
             return "interrupted, its state is saved"
+        if event.status == "busy":
+            return "another process is training it"
         if event.status not in ("completed", "stopped_early"):
             return f"{event.status}: {event.message}" if event.message else event.status
         took = f" in {duration(time.monotonic() - started[0])}" if started else ""

@@ -69,6 +69,9 @@ def print_outcome(study: Study, outcome: Outcome, paths: Sequence[Path], runs_di
         status = run.record.status if run.record else outcome.statuses.get(run.run_id, run.state)
         message = error.get("message", "no message")
         console.print(f"{escape(run.arm.name)} seed {run.seed}: {status}: {escape(message)}", style="red")
+    elsewhere = outcome.plan.count("running")
+    if elsewhere:
+        console.print(f"{elsewhere} runs are being trained by another process; the report has what is done so far")
     console.print(f"report: {paths[0]}")
 
 

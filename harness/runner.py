@@ -26,7 +26,7 @@ from harness.tracking import provenance
 from harness.tracking.journal import Journal
 from harness.tracking.mirror import Mirror, open_mirror
 from harness.tracking.record import Record, Results, Scores, Status, Wandb
-from harness.tracking.store import RunFolder, Store, atomic_writer
+from harness.tracking.store import RunFolder, Store, atomic_write_bytes
 from harness.training import checkpoint, device, guard
 from harness.training.data import Split, load_split
 from harness.training.evaluate import Evaluation, evaluate
@@ -363,8 +363,7 @@ class _Session:
         content = {"run_id": self.record.run_id, "state": state}
         if self.folder.last.exists():
             os.replace(self.folder.last, self.folder.previous)
-        with atomic_writer(self.folder.last) as stream:
-            checkpoint.write(content, stream)
+        atomic_write_bytes(self.folder.last, checkpoint.serialise(content))
         self.saved_at = time.monotonic()
 
     # --- endings ---
@@ -397,8 +396,7 @@ class _Session:
 
     def _write_weights(self, path: Path, weights: State, scores: Scores) -> None:
         content = {"run_id": self.record.run_id, "spec": self.record.spec, "epoch": scores.epoch, "weights": weights}
-        with atomic_writer(path) as stream:
-            checkpoint.write(content, stream)
+        atomic_write_bytes(path, checkpoint.serialise(content))
 
     def _write_predictions(self, split: Split, evaluation: Evaluation) -> None:
         judged, images = _judged_set(split)

@@ -1,14 +1,15 @@
-"""States and weights as files: written to a stream, read back without executing anything, damage noticed.
+"""States and weights as files: serialised, and read back without executing anything, damage noticed.
 
 torch's format is a zip archive, whose CRC-32 of every member is the checksum.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -19,13 +20,15 @@ class DamagedCheckpoint(Exception):
     """The file can't be used; the message says why."""
 
 
-def write(content: dict[str, Any], stream: BinaryIO) -> None:
-    """Serialise tensors and plain values."""
+def serialise(content: dict[str, Any]) -> bytes:
+    """Tensors and plain values as bytes. In memory, because torch hides a full disk behind errors of its own."""
+    stream = io.BytesIO()
     torch.save({"format": FORMAT, **content}, stream)
+    return stream.getvalue()
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `write` wrote, tensors on `device`.
+    """Read what `serialise` made, tensors on `device`.
 
     Raises:
         DamagedCheckpoint: the file is not whole, not of this format, or holds more than tensors and plain values.

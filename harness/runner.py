@@ -42,7 +42,8 @@ class RunOptions:
     """Where and how to run; nothing here is part of a run's identity.
 
     `time_limit` and `checkpoint_every` are seconds (0: after each epoch only); `threads` None leaves
-    torch's choice; `continue_with` is the command that goes on after an interruption, for messages.
+    torch's choice; `planned_seeds` are those of the study at the time; `continue_with` is the command
+    that goes on after an interruption, for messages.
     """
 
     device: str = "auto"
@@ -59,6 +60,7 @@ class RunOptions:
     study: str | None = None
     arm: str | None = None
     notes: str | None = None
+    planned_seeds: tuple[int, ...] = ()
     continue_with: str = "run the same command again"
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
@@ -177,6 +179,7 @@ def _new_record(
         "precision": hardware.precision,
         "threads": hardware.threads,
         "data_digest": split.digest,
+        "planned_seeds": list(options.planned_seeds),
     }
     record = Record(
         run_id=run_id,

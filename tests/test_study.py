@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import reporting
 from harness.errors import InputError
 from harness.events import Ended, Event, Started, Stepped
 from harness.runner import RunOptions
@@ -150,6 +151,11 @@ def test_seeds_extend_a_study(study: Study, folder: Path) -> None:
     outcome = ablate(extended, AblateOptions(RUN, jobs=2))
     assert len(outcome.statuses) == 2
     assert outcome.plan.count("done") == 6
+    extended_report = reporting.render(reporting.build(extended, Store(Path("runs"))), "md")
+    assert "Extended after a look**: planned with seeds 0, 1, then 0, 1, 2." in extended_report
+    assert "harness ablate" in extended_report
+    assert "study.yaml --seeds 3 " in extended_report
+    assert "Extended" not in reporting.render(reporting.build(study, Store(Path("runs"))), "md")
 
 
 def test_two_at_once_never_train_the_same_run(study: Study, folder: Path) -> None:

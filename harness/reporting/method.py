@@ -94,6 +94,7 @@ def what_was_done(report: StudyReport) -> list[str]:
         f"Protocol `{report.protocol}` on {words.escape(report.dataset)}: {PROTOCOL[report.protocol]}.",
         f"Seeds {conditions.numbers(report.seeds)}: arms with the same seed share the initial weights of the parts "
         "they share, the order of images and the augmentation.",
+        *_extension(runs),
         f"Epochs: {_epochs(report.arms)}.",
         f"The test set was read {words.plural(reads, 'time')} over {words.plural(len(runs), 'recorded run')}.",
         *_conditions(runs),
@@ -106,6 +107,18 @@ def what_was_done(report: StudyReport) -> list[str]:
         first, *rest = words.paragraph(item, 94)
         lines += [f"- {first}", *(f"  {line}" for line in rest)]
     return lines
+
+
+def _extension(runs: Sequence[Run]) -> list[str]:
+    """Told where runs of this study were planned with fewer seeds than others."""
+    planned = {tuple(run.provenance.get("planned_seeds") or ()) for run in runs} - {()}
+    if len(planned) < 2:
+        return []
+    told = ", then ".join(conditions.numbers(seeds) for seeds in sorted(planned, key=lambda seeds: (len(seeds), seeds)))
+    return [
+        f"**Extended after a look**: planned with seeds {told}. The intervals and p values do not account for the "
+        "choice to go on."
+    ]
 
 
 def _epochs(arms: Sequence[Arm]) -> str:

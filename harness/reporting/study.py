@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def build(study: Study, store: Store) -> StudyReport:
     return StudyReport(
         name=study.name,
         question=study.question,
-        file=shown_path(study.path or Path("ablations") / f"{study.name}.yaml"),
+        file=shlex.join([shown_path(study.path or Path("ablations") / f"{study.name}.yaml"), *study.options]),
         dataset=study.base.spec.dataset.title,
         protocol=study.base.spec.data.protocol,
         metric=metric_of(study.base.spec.data.protocol),

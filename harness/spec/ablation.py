@@ -30,6 +30,7 @@ class Study:
     reference: Reference | None
     path: Path | None = None
     remarks: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def base(self) -> Arm:
@@ -64,7 +65,14 @@ def load_study(path: Path, overrides: Sequence[str] = (), seeds: int | None = No
         reference=file.reference,
         path=Path(path),
         remarks=tuple(expansion.remarks),
+        options=_as_written(overrides, seeds),
     )
+
+
+def _as_written(overrides: Sequence[str], seeds: int | None) -> tuple[str, ...]:
+    """The options of the command line that lead to the same study."""
+    given = [word for override in overrides for word in ("-o", override)]
+    return (*given, *(("--seeds", str(seeds)) if seeds is not None else ()))
 
 
 def _base(document: Document, problems: list[Problem]) -> Document | None:

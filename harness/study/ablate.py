@@ -81,7 +81,14 @@ def runs_to_do(plan: Plan, options: AblateOptions) -> list[PlannedRun]:
 
 def _job(run: PlannedRun, study: Study, options: AblateOptions) -> Job:
     threads = options.run.threads or threads_per_worker(options.jobs)
-    labels = replace(options.run, study=study.name, arm=run.arm.name, notes=study.question, threads=threads)
+    labels = replace(
+        options.run,
+        study=study.name,
+        arm=run.arm.name,
+        notes=study.question,
+        planned_seeds=study.seeds,
+        threads=threads,
+    )
     return Job(run.run_id, run.arm.spec, run.seed, labels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def make_report(
     store = Store(runs_dir)
     study = load_study(Path(what[0]), overrides, seeds) if len(what) == 1 and _is_file(what[0]) else None
     report: StudyReport | RunsReport = reporting.build(study, store) if study else _of_runs(what, store)
+    for problem in store.problems:
+        print(f"left out: {problem}", file=sys.stderr)
     if evidence:
         _copy_evidence(study, store, evidence, console)
         return

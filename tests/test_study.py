@@ -204,7 +204,7 @@ def wait_for(path: str, folder: Path, seconds: float = 90) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_a_study_saves_and_the_same_command_goes_on(folder: Path, number: int) -> None:
-    arguments = ("ablate", "study.yaml", "--jobs", "2", "-o", "train.epochs=60")
+    arguments = ("ablate", "study.yaml", "--jobs", "2", "-o", "train.epochs=25")
     process = spawn(folder, *arguments)
     wait_for("runs/*/journal.jsonl", folder)
     if number == signal.SIGINT:
@@ -213,7 +213,7 @@ def test_ctrl_c_in_a_study_saves_and_the_same_command_goes_on(folder: Path, numb
         process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
-    assert "harness ablate study.yaml --jobs 2 -o train.epochs=60" in err
+    assert "harness ablate study.yaml --jobs 2 -o train.epochs=25" in err
     assert "Traceback" not in out + err
     assert not list(folder.glob("reports/*"))
     again = spawn(folder, *arguments)

@@ -22,7 +22,7 @@ from harness.errors import CheckFailed, HarnessError, InputError, Interrupted, P
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.runner import RunOptions
+    from harness.options import RunOptions
     from harness.spec.experiment import ExperimentSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -348,7 +348,7 @@ def _print_json(document: Any) -> None:
 
 def _run_options(given: dict[str, Any]) -> RunOptions:
     """The command's own options (its `locals()`), by name."""
-    from harness.runner import RunOptions
+    from harness.options import RunOptions
 
     names = (
         "device",

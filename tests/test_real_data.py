@@ -11,7 +11,7 @@ import torch
 from harness import runner
 from harness.errors import Interrupted
 from harness.events import Event, Note, Started, Stepped
-from harness.runner import RunOptions
+from harness.options import RunOptions
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop

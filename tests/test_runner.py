@@ -12,10 +12,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from harness import runner
+from harness import runner, session
 from harness.errors import InputError, Interrupted, RunFailed, StorageError, TimeLimitReached
 from harness.events import Event, Note, Stepped
-from harness.runner import RunOptions, read_test_set
+from harness.options import RunOptions
+from harness.runner import read_test_set
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
@@ -313,7 +314,7 @@ def test_over_budget_comes_before_everything(spec: ExperimentSpec) -> None:
 
 
 def test_time_left_is_told_and_falls(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "TOLD_EVERY", 0.0)
+    monkeypatch.setattr(session, "TOLD_EVERY", 0.0)
     events: list[Event] = []
     runner.run(spec, options=options(), observer=events.append)
     left = [event.seconds_left for event in events if isinstance(event, Stepped)]

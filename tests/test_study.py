@@ -15,7 +15,7 @@ import pytest
 from harness import reporting
 from harness.errors import InputError
 from harness.events import Ended, Event, Started, Stepped
-from harness.runner import RunOptions
+from harness.options import RunOptions
 from harness.spec.ablation import Study, load_study
 from harness.study.ablate import AblateOptions, Outcome, ablate
 from harness.study.plan import make_plan, to_json

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import InputError, Interrupted, TimeLimitReached
 from harness.events import Observer, silent
-from harness.runner import RunOptions
+from harness.options import RunOptions
 from harness.spec.ablation import Study
 from harness.stop import Stop
 from harness.study.local import Job, execute, threads_per_worker

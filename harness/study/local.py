@@ -17,7 +17,8 @@ from typing import Any
 
 from harness.errors import HarnessError, InputError, Interrupted, RunBusy, TimeLimitReached
 from harness.events import Ended, Event, Observer
-from harness.runner import RunOptions, run
+from harness.options import RunOptions
+from harness.runner import run
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
 

@@ -1,0 +1,34 @@
+"""The last word on a run: scores and predictions of its weights, and the readings of the test set."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from harness.tracking.record import Scores
+from harness.training.data import Split
+from harness.training.evaluate import Evaluation, evaluate
+from harness.training.loop import Diverged, Training
+
+
+def judged_set(split: Split) -> tuple[Any, Literal["test", "validation"]]:
+    """What a run is judged on: the validation set, which under `paper` is the test set; under `full` the test set."""
+    if split.validation is None or split.validation_is_test:
+        return split.test, "test"
+    return split.validation, "validation"
+
+
+def judge(training: Training, epoch: int, protocol: str) -> tuple[Scores, Evaluation]:
+    """Scores of the weights the model holds: one clean pass over the training images and one over the judged set."""
+    judged, _ = judged_set(training.split)
+    train = evaluate(training.model, training.split.train, training.normalise, training.hardware)
+    result = evaluate(training.model, judged, training.normalise, training.hardware)
+    if not torch.isfinite(result.logits).all():
+        raise Diverged(f"the logits are not finite after epoch {epoch}")
+    scores = Scores(epoch=epoch, train_loss=train.loss, train_accuracy=train.accuracy)
+    if protocol != "full":
+        scores = scores.model_copy(update={"val_loss": result.loss, "val_accuracy": result.accuracy})
+    if protocol != "holdout":
+        scores = scores.model_copy(update={"test_loss": result.loss, "test_accuracy": result.accuracy})
+    return scores, result

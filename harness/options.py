@@ -1,0 +1,36 @@
+"""Where and how a run is made: nothing here is part of its identity."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how to run; nothing here is part of a run's identity.
+
+    `time_limit` and `checkpoint_every` are seconds (0: after each epoch only); `threads` None leaves
+    torch's choice; `planned_seeds` are those of the study at the time; `continue_with` is the command
+    that goes on after an interruption, for messages.
+    """
+
+    device: str = "auto"
+    data_dir: Path = Path("data")
+    runs_dir: Path = Path("runs")
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
+    time_limit: float | None = None
+    checkpoint_every: float = 60.0
+    fresh: bool = False
+    any_device: bool = False
+    threads: int | None = None
+    study: str | None = None
+    arm: str | None = None
+    notes: str | None = None
+    planned_seeds: tuple[int, ...] = ()
+    continue_with: str = "run the same command again"
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))

@@ -37,11 +37,15 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Listen to the signals inside the block (in a main thread; elsewhere they can't be caught)."""
+        """Listen to the signals inside the block (in a main thread; elsewhere they can't be caught).
+
+        One that is ignored stays ignored: `nohup` and a shell's background jobs mean it.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._ask) for number in heeded}
         try:
             yield
         finally:

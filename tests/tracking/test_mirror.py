@@ -316,6 +316,7 @@ for epoch in range(2, 20):
 
 def test_ctrl_c_reaches_the_user_of_the_mirror_who_can_still_finish(tmp_path: Path) -> None:
     body = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 try:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(5)

@@ -121,7 +121,7 @@ class Session:
         at = training.progress
         seconds = self.pace.expected_seconds(probe_images_per_second(training), at.epoch, at.step)
         if seconds > SLOW:
-            small = "; experiments/small.yaml is made for a CPU" if self.spec.dataset.title == "CIFAR-10" else ""
+            small = "; experiments/small.yaml takes a few minutes" if self.spec.dataset.title == "CIFAR-10" else ""
             text = f"{self.spec.train.epochs} epochs of this network on this CPU: about {duration(seconds)}{small}"
             self.observer(Note(self.record.run_id, text, warning=True))
 

@@ -21,11 +21,11 @@ def time_left(seconds: float) -> str:
 
 
 def epoch_line(row: dict[str, float | None], epochs: int) -> str:
-    """One journal row on one line of at most 80 columns."""
-    width = len(str(epochs))
-    text = f"epoch {row['epoch']:>{width}}/{epochs}  loss {row['train_loss']:.4f}  acc {_short(row['train_accuracy'])}"
-    if row["val_loss"] is not None:
-        text += f"  val loss {row['val_loss']:.4f}  val acc {_short(row['val_accuracy'])}"
+    """One journal row, short enough to stand in 80 columns with the time left behind it."""
+    text = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
+    for name in ("train", "val"):
+        if row[f"{name}_loss"] is not None:
+            text += f"  {name} {row[f'{name}_loss']:.3f} {_short(row[f'{name}_accuracy'])}"
     return f"{text}  lr {row['lr']:.3g}"
 
 

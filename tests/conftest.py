@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+DATA_DIR = Path(os.environ.get("HARNESS_DATA_DIR", "data")).resolve()
 
 TINY = """\
 name: tiny
@@ -48,7 +49,14 @@ Harness = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HARNESS_RUNS_DIR", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_API_KEY"):
+    for name in (
+        "HARNESS_DATA_DIR",
+        "HARNESS_RUNS_DIR",
+        "WANDB_MODE",
+        "WANDB_PROJECT",
+        "WANDB_ENTITY",
+        "WANDB_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -85,10 +93,9 @@ def harness(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 @pytest.fixture(scope="session")
 def cifar10_dir() -> Path:
     """The folder with the official batches; skips where there are none."""
-    folder = Path(os.environ.get("HARNESS_DATA_DIR", "data"))
-    if not (folder / "cifar-10-batches-py" / "test_batch").is_file():
+    if not (DATA_DIR / "cifar-10-batches-py" / "test_batch").is_file():
         pytest.skip("the official CIFAR-10 batches are not there: name their folder with HARNESS_DATA_DIR")
-    return folder
+    return DATA_DIR
 
 
 @pytest.fixture(autouse=True)

@@ -130,7 +130,9 @@ def test_fresh_runs_again_and_keeps_what_was_there(spec: ExperimentSpec) -> None
     assert rows_of(second.run_id)
 
 
-def test_same_seed_same_journal_other_seed_another(spec: ExperimentSpec) -> None:
+@pytest.mark.parametrize("more", [[], ["train.precision=bf16", "model.dropout=0.1", "model.se={reduction: 4}"]])
+def test_same_seed_same_journal_other_seed_another(folder: Path, more: list[str]) -> None:
+    spec = load_experiment(folder / "tiny.yaml", more)
     record = runner.run(spec, options=options(runs_dir=Path("a")))
     runner.run(spec, options=options(runs_dir=Path("b")))
     other = runner.run(spec, seed=1, options=options(runs_dir=Path("b")))

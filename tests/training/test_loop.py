@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.spec.experiment import ExperimentSpec
 from harness.training import draws, optim
 from harness.training.loop import Diverged, Training
 from harness.training.model import build_model, initialise
@@ -193,3 +194,35 @@ def test_every_toggle_changes_the_weights(change: dict) -> None:
     plain.fit(Recorder())
     toggled.fit(Recorder())
     assert not torch.equal(plain.model.classifier.weight, toggled.model.classifier.weight)
+
+
+def batches_seen(spec: ExperimentSpec) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """Every training batch as the network gets it, and the initial weights."""
+    training = Training(spec, 5, make_split(), CPU)
+    initial = weights_of(training)
+    seen: list[torch.Tensor] = []
+    training.model.register_forward_pre_hook(
+        lambda model, inputs: seen.append(inputs[0].clone()) if model.training else None
+    )
+    training.fit(Recorder())
+    return seen, initial
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"model": {"se": None, "dropout": 0.1}},
+        {"model": {"se": {"reduction": 4}}},
+        {"optim": {"optimizer": {"lr": 0.2}}},
+    ],
+    ids=["se", "dropout", "lr"],
+)
+def test_arms_of_one_seed_see_the_same_batches_from_the_same_start(difference: dict) -> None:
+    """Order, crop, flip and CutMix of every step, and all shared initial weights, whatever else differs."""
+    one, other = make_spec(**EVERYTHING), make_spec(**{**EVERYTHING, **difference})
+    (seen, weights), (seen_too, weights_too) = batches_seen(one), batches_seen(other)
+    assert len(seen) == len(seen_too) == 4 * 3
+    assert all(torch.equal(a, b) for a, b in zip(seen, seen_too, strict=True))
+    assert not torch.equal(seen[0], seen[3])  # another epoch, other draws
+    for name in weights.keys() & weights_too.keys():
+        assert torch.equal(weights[name], weights_too[name]), name

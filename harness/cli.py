@@ -125,6 +125,8 @@ def run_command(
         from harness import runner
         from harness.terminal.live import RunDisplay
         from harness.training.guard import check_budget
+    if test:
+        runner.check_readable(spec.data.protocol)
     check_budget([spec], [str(file)])
     with RunDisplay(console) as display:
         record = runner.run(spec, seed, options, display)
@@ -182,6 +184,8 @@ def ablate_command(
     if outcome.failures:
         names = ", ".join(f"{run.arm.name} seed {run.seed}" for run in outcome.failures)
         raise RunFailed(f"{len(outcome.failures)} of {len(outcome.plan.runs)} runs failed: {names}")
+    if left := len(outcome.plan.runs) - outcome.plan.count("done"):
+        raise RunFailed(f"the study is not complete: another process is training {left} of its runs; run it again then")
 
 
 # --- looking -----------------------------------------------------------------------------------
@@ -293,7 +297,7 @@ def runs_command(
     as_json: AsJson = False,
 ) -> None:
     """List the runs, or show one record in full."""
-    from harness.tracking.select import find_record, matching
+    from harness.tracking.select import find_record, matching, standing
     from harness.tracking.store import Store
 
     store = Store(runs_dir)
@@ -302,15 +306,15 @@ def runs_command(
         record = find_record(store, run)
         print(record.model_dump_json(indent=2)) if as_json else console.print_json(record.model_dump_json(), indent=2)
         return
-    records = matching(store.records(), where)
+    records = matching(standing(store), where)
+    for problem in store.problems:
+        print(f"left out: {problem}", file=sys.stderr)
     if as_json:
         _print_json({"runs": [record.model_dump(mode="json") for record in records]})
         return
     from harness.terminal.tables import runs_table
 
     console.print(runs_table(records) if records else f"no runs in {runs_dir}" + (f" with {where}" if where else ""))
-    for problem in store.problems:
-        print(f"left out: {problem}", file=sys.stderr)
 
 
 @command

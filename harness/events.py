@@ -70,3 +70,19 @@ Observer = Callable[[Event], None]
 
 def silent(event: Event) -> None:
     """The observer that shows nothing."""
+
+
+def unbreakable(observer: Observer) -> Observer:
+    """`observer`, until it fails because nobody reads any more (`| head`, a closed terminal): then silent.
+
+    A run must not die of its display. rich turns a broken pipe into SystemExit.
+    """
+    listening = [observer]
+
+    def observe(event: Event) -> None:
+        try:
+            listening[0](event)
+        except (OSError, SystemExit):
+            listening[0] = silent
+
+    return observe

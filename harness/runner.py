@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from harness.errors import InputError, RunBusy
-from harness.events import Note, Observer, silent
+from harness.events import Note, Observer, silent, unbreakable
 from harness.options import RunOptions
 from harness.session import Session
 from harness.spec import identity
@@ -50,6 +50,7 @@ def run(
         Interrupted, TimeLimitReached: stopped on purpose, state saved.
     """
     options = options or RunOptions()
+    observer = unbreakable(observer)
     seed = spec.seed if seed is None else seed
     cost = guard.check_budget([spec])[0]
     if options.threads:
@@ -59,16 +60,17 @@ def run(
     run_id = identity.run_id(spec, seed)
     folder = store.find(run_id) or store.folder(spec.name, run_id)
     # Data that is missing or damaged is told before anything is written, even the runs folder.
-    split = None if _is_finished(folder) and not options.fresh else load_split(spec, options.data_dir)
+    split = None if not options.fresh and _is_finished(folder) else load_split(spec, options.data_dir)
     store.ensure_writable()
-    with _claim(folder, options):
+    with claim(folder):
         folder = store.find(run_id) or folder
         if options.fresh:
-            _set_aside(store, run_id, observer)
+            set_aside(store, run_id, observer)
             folder = store.folder(spec.name, run_id)
         earlier = folder.read_record() if folder.record_path.exists() else None
         if earlier:
-            _check_same_hardware(earlier, folder, hardware, options)
+            if not options.any_device:
+                check_same_hardware(earlier, folder, hardware)
             if earlier.finished:
                 observer(Note(run_id, f"already done: {folder.path} ({earlier.status}); --fresh runs it again"))
                 return earlier
@@ -80,13 +82,19 @@ def run(
 
 
 def _is_finished(folder: RunFolder) -> bool:
-    return folder.record_path.exists() and folder.read_record().finished
+    if not folder.record_path.exists():
+        return False
+    try:
+        return folder.read_record().finished
+    except InputError as error:
+        fix = "--fresh puts it aside and runs again"
+        raise InputError([replace(problem, fix=fix) for problem in error.problems]) from error
 
 
 @contextmanager
-def _claim(folder: RunFolder, options: RunOptions) -> Iterator[None]:
-    """Hold the run's lock; RunBusy where another process has it."""
-    lock = FileLock(folder.lock_path, timeout=0)
+def claim(folder: RunFolder) -> Iterator[None]:
+    """Hold the run's lock; RunBusy where another process has it (and not only looks whether it is held)."""
+    lock = FileLock(folder.lock_path, timeout=1.0)
     try:
         folder.lock_path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -102,17 +110,22 @@ def _claim(folder: RunFolder, options: RunOptions) -> Iterator[None]:
         lock.release()
 
 
-def _set_aside(store: Store, run_id: str, observer: Observer) -> None:
+def set_aside(store: Store, run_id: str, observer: Observer) -> None:
+    """Keep what there is of a run under `aside/`; under its lock."""
     aside = store.set_aside(run_id)
     if aside:
         observer(Note(run_id, f"what was there is kept in {aside}"))
 
 
-def _check_same_hardware(earlier: Record, folder: RunFolder, hardware: device.Hardware, options: RunOptions) -> None:
-    """A result of another type of device, or in another precision, is not silently taken for this one."""
+def check_same_hardware(earlier: Record, folder: RunFolder, hardware: device.Hardware) -> None:
+    """A result of another type of device, or in another precision, is not silently taken for this one.
+
+    Raises:
+        InputError: it finished, or has a state saved, on other hardware than this.
+    """
     then = earlier.provenance.get("device_type"), earlier.provenance.get("precision")
     now = hardware.kind, hardware.precision
-    if options.any_device or None in then or then == now:
+    if None in then or then == now:
         return
     if not earlier.finished and not (folder.last.exists() or folder.previous.exists()):
         return
@@ -158,7 +171,7 @@ def _new_record(
         provenance=provenance.collect(list(options.command)) | conditions,
     )
     if earlier:
-        record.timings = earlier.timings
+        record.timings, record.test_reads = earlier.timings, earlier.test_reads
         record.provenance["continued"] = [*earlier.provenance.get("continued", []), earlier.provenance.get("started")]
     return record
 
@@ -170,12 +183,13 @@ def read_test_set(run_id: str, options: RunOptions) -> Record:
         InputError: there is no such finished run, or its weights are gone or damaged.
     """
     folder = Store(options.runs_dir).find(run_id)
-    record = folder.read_record() if folder else None
-    if folder is None or record is None or not record.finished or record.results.final is None:
-        raise InputError(f"run {run_id} has not finished: the test set is read afterwards")
-    if record.spec["data"]["protocol"] != "holdout":
-        raise InputError("--test is for protocol holdout; under the others the record already holds the test values")
-    with _claim(folder, options):
+    if folder is None:
+        raise InputError(f"there is no run {run_id}", where=str(options.runs_dir))
+    with claim(folder):
+        record = folder.read_record()
+        check_readable(record.spec["data"]["protocol"])
+        if not record.finished or record.results.final is None:
+            raise InputError(f"run {run_id} has not finished: the test set is read afterwards", where=str(folder.path))
         spec = experiment_from_dict(record.spec)
         hardware = device.resolve(options.device, record.provenance.get("precision", spec.train.precision))
         split = load_split(spec, options.data_dir)
@@ -188,6 +202,12 @@ def read_test_set(run_id: str, options: RunOptions) -> Record:
         record.test_reads += 1
         folder.write_record(record)
     return record
+
+
+def check_readable(protocol: str) -> None:
+    """InputError unless the protocol is the one that leaves the test set for later."""
+    if protocol != "holdout":
+        raise InputError("--test is for protocol holdout; under the others the record already holds the test values")
 
 
 def _with_test_values(scores: Scores, weights: Path, training: Training) -> Scores:

@@ -65,11 +65,11 @@ class Session:
                     raise self._stopped()
                 self._complete(training, outcome)
         except (Interrupted, TimeLimitReached, KeyboardInterrupt) as error:
+            if self.record.finished:
+                raise Interrupted("the run is complete; only its Weights & Biases mirror may not be") from None
             self._end("interrupted")
             if isinstance(error, KeyboardInterrupt):
-                raise Interrupted(
-                    f"stopped at once; the last saved state is kept: {self.options.continue_with}"
-                ) from None
+                raise self._stopped_at_once() from None
             raise
         except Diverged as error:
             self._end("diverged", error)
@@ -79,8 +79,8 @@ class Session:
             advice = f"batch size {self.spec.train.batch_size} does not fit: a smaller train.batch_size needs less"
             raise RunFailed(f"{self.spec.name} ran out of memory: {advice}", "out_of_memory") from error
         except StorageError as error:
-            self._end("crashed", error)
-            raise StorageError(f"{error}; after making space: {self.options.continue_with}") from error
+            self._end("interrupted", error)  # not the run's fault: what was saved is good, and it can go on
+            raise StorageError(f"{error}; after making space {self.options.continue_with} goes on") from error
         except HarnessError as error:
             self._end("crashed", error)
             raise
@@ -161,6 +161,7 @@ class Session:
             try:
                 content = checkpoint.read(path, device)
             except checkpoint.DamagedCheckpoint as error:
+                self.folder.put_away_damaged(path)  # or the next save would put it over the good previous one
                 self.observer(Note(self.record.run_id, f"a damaged checkpoint is passed over: {error}", warning=True))
                 continue
             if content["run_id"] == self.record.run_id:
@@ -182,6 +183,8 @@ class Session:
         self.pace.epoch_done(row["epoch"])
         self.journal.append(row)
         self.record.epochs_done = row["epoch"]
+        self.record.test_reads += self.spec.data.protocol == "paper"  # its validation set is the test set
+        self.folder.write_record(self.record)
         self.mirror.log(row)
         if self.options.checkpoint_every == 0 or self.wants_save():
             self.save(state)
@@ -206,26 +209,34 @@ class Session:
         text = f"stopped after {done} of {of} epochs; the state is saved: {self.options.continue_with} to go on"
         return TimeLimitReached(f"time limit: {text}") if self.stop_asked.reason == "time_limit" else Interrupted(text)
 
+    def _stopped_at_once(self) -> Interrupted:
+        again = f"{self.options.continue_with} to go on"
+        if self.folder.last.exists() or self.folder.previous.exists():
+            return Interrupted(f"stopped at once; the last saved state is kept: {again}")
+        return Interrupted(f"stopped at once, before a state was saved: {again} from the beginning")
+
     def _complete(self, training: Training, outcome: Literal["completed", "stopped_early"]) -> None:
         """Judge the final and the best weights, keep them and the predictions, and close the record."""
         began = time.monotonic()
-        final, evaluation = judge(training, training.progress.epoch - 1, self.spec.data.protocol)
+        final, evaluation = self._judge(training, training.progress.epoch - 1)
         self._write_weights(self.folder.final, training.model.state_dict(), final)
         self._write_predictions(training.split, evaluation)
         best = final
         best_row, best_weights = training.progress.best_row, training.best_weights
         if best_row and best_weights and best_row["epoch"] != final.epoch:
             training.model.load_state_dict(best_weights)
-            best, _ = judge(training, best_row["epoch"], self.spec.data.protocol)
+            best, _ = self._judge(training, best_row["epoch"])
         if best_row:
             self._write_weights(self.folder.best, training.model.state_dict(), best)
         self.record.results = Results(final=final, best=best if best_row else None)
-        reads = {"paper": self.record.epochs_done, "holdout": 0, "full": 1}
-        self.record.test_reads = reads[self.spec.data.protocol]
         self.record.timings["evaluate"] = time.monotonic() - began
         self._end(outcome)
         for path in (self.folder.last, self.folder.previous):
             path.unlink(missing_ok=True)
+
+    def _judge(self, training: Training, epoch: int) -> tuple[Scores, Evaluation]:
+        self.record.test_reads += self.spec.data.protocol != "holdout"
+        return judge(training, epoch, self.spec.data.protocol)
 
     def _write_weights(self, path: Path, weights: State, scores: Scores) -> None:
         content = {"run_id": self.record.run_id, "spec": self.record.spec, "epoch": scores.epoch, "weights": weights}

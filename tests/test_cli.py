@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from harness.tracking.store import Store
 from tests.conftest import TINY, Harness
 
 ROOT = Path(__file__).parent.parent
@@ -89,6 +91,26 @@ def test_holdout_and_test_option(harness: Harness) -> None:
     read = json.loads(harness(*arguments, "--test").out)
     assert read["results"]["final"]["test_accuracy"] > 0
     assert read["test_reads"] == 1
+
+
+def test_test_option_of_another_protocol_starts_nothing(harness: Harness) -> None:
+    assert harness("run", "tiny.yaml", "--test").code == 2
+    assert not Path("runs").exists()
+
+
+def test_runs_tells_of_the_dead_and_the_damaged(harness: Harness) -> None:
+    store = Store(Path("runs"))
+    for seed in ("0", "1"):
+        harness("run", "tiny.yaml", "--seed", seed)
+    [(first, record), (second, _)] = store.entries()
+    first.write_record(record.model_copy(update={"status": "running"}))  # of a process that is gone
+    second.record_path.write_text("{")
+    result = harness("runs", "--json")
+    assert [run["status"] for run in json.loads(result.out)["runs"]] == ["killed"]
+    assert str(second.record_path) in result.err
+    assert harness("runs", "--where", "status=failed").out.count("killed") == 1
+    with FileLock(first.lock_path):
+        assert "running" in harness("runs").out
 
 
 def test_plan_ablate_report(harness: Harness) -> None:
@@ -182,6 +204,7 @@ def test_bad_options(harness: Harness) -> None:
         ("report", "study.yaml", "--format", "docx"),
         ("report",),
         ("ablate", "tiny.yaml"),
+        ("ablate", "study.yaml", "--device", "gpu"),
         ("run", "study.yaml"),
     ):
         result = harness(*arguments)

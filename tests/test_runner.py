@@ -21,6 +21,8 @@ from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
 from harness.tracking.journal import Journal
+from harness.tracking.mirror import NullMirror
+from harness.tracking.record import Record, Wandb
 from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint
 from tests.tracking.reading import read_mirror
@@ -186,6 +188,61 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(spec: ExperimentSpec
     assert rows_of(record.run_id) == rows_of(record.run_id, "whole")
 
 
+def test_a_damaged_checkpoint_never_replaces_the_good_one(spec: ExperimentSpec) -> None:
+    with pytest.raises(Interrupted):
+        runner.run(spec, options=options(checkpoint_every=0), stop=StopAfter(14))
+    [record] = Store(Path("runs")).records()
+    folder = folder_of(record.run_id)
+    good = folder.previous.read_bytes()
+    folder.last.write_bytes(b"torn")
+    with pytest.raises(Interrupted):
+        runner.run(spec, options=options(checkpoint_every=0), stop=StopAfter(0))
+    kept = [path.read_bytes() for path in (folder.previous, folder.last) if path.exists()]
+    assert b"torn" not in kept
+    assert good in kept
+
+
+def test_a_display_that_breaks_does_not_stop_the_run(spec: ExperimentSpec) -> None:
+    seen: list[Event] = []
+
+    def broken(event: Event) -> None:
+        seen.append(event)
+        raise SystemExit(1)  # what rich makes of a broken pipe
+
+    assert runner.run(spec, options=options(), observer=broken).status == "completed"
+    assert len(seen) == 1
+
+
+def test_an_interrupt_after_the_end_leaves_the_run_complete(
+    spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(NullMirror):
+        def finish(self, record: Record) -> Wandb:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "open_mirror", lambda *arguments, **given: Hanging())
+    with pytest.raises(Interrupted, match="complete"):
+        runner.run(spec, options=options())
+    [record] = Store(Path("runs")).records()
+    assert record.status == "completed"
+
+
+def test_a_damaged_record_can_be_put_aside(spec: ExperimentSpec) -> None:
+    record = runner.run(spec, options=options())
+    folder_of(record.run_id).record_path.write_text("{")
+    with pytest.raises(InputError, match="--fresh"):
+        runner.run(spec, options=options())
+    assert runner.run(spec, options=options(fresh=True)).status == "completed"
+
+
+def test_test_readings_are_counted(spec: ExperimentSpec) -> None:
+    """Under `paper` each epoch validates on the test set, and so does the judging of the final and best weights."""
+    record = runner.run(spec, options=options())
+    assert record.results.final
+    assert record.results.best
+    assert record.test_reads == 3 + (1 if record.results.best.epoch == 3 else 2)
+
+
 def test_protocol_holdout_leaves_the_test_set_alone_until_asked(spec: ExperimentSpec) -> None:
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"protocol": "holdout"})})
     record = runner.run(spec, options=options())
@@ -274,6 +331,9 @@ def test_a_full_disk_is_said_and_going_on_works(spec: ExperimentSpec, monkeypatc
     monkeypatch.setattr(Journal, "append", full)
     with pytest.raises(StorageError, match="after making space"):
         runner.run(spec, options=options(checkpoint_every=0))
+    stopped = folder_of(whole.run_id).read_record()
+    assert stopped.status == "interrupted"  # so that a study goes on with it too
+    assert stopped.error
     monkeypatch.setattr(Journal, "append", original)
     record = runner.run(spec, options=options())
     assert record.results == whole.results

@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness import reporting
-from harness.errors import InputError
+from harness.errors import InputError, Interrupted
 from harness.events import Ended, Event, Started, Stepped
 from harness.options import RunOptions
 from harness.spec.ablation import Study, load_study
+from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate
 from harness.study.plan import make_plan, to_json
 from harness.tracking.journal import Journal
@@ -99,7 +101,46 @@ def test_missing_data_means_nothing_runs(folder: Path, monkeypatch: pytest.Monke
     (folder / "data/cifar-10-batches-py").mkdir(parents=True)
     with pytest.raises(InputError, match="data_batch_1"):
         ablate(load_study(folder / "study.yaml"), AblateOptions(RUN))
-    assert not list(Path("runs").glob("*"))
+    assert not Path("runs").exists()
+
+
+def test_an_unknown_device_means_nothing_runs(study: Study) -> None:
+    with pytest.raises(InputError, match="gpu"):
+        ablate(study, AblateOptions(replace(RUN, device="gpu")))
+    assert not Path("runs").exists()
+
+
+def test_results_of_other_hardware_are_not_taken_in_silence(study: Study) -> None:
+    ablate(study, AblateOptions(RUN, jobs=2))
+    store = Store(Path("runs"))
+    folder, record = store.entries()[0]
+    folder.write_record(record.model_copy(update={"provenance": record.provenance | {"device_type": "cuda"}}))
+    with pytest.raises(InputError, match="cuda") as caught:
+        ablate(study, AblateOptions(RUN))
+    assert str(folder.path) in str(caught.value)
+    assert ablate(study, AblateOptions(replace(RUN, any_device=True))).plan.count("done") == 4
+
+
+def test_fresh_puts_everything_aside_before_it_begins(study: Study) -> None:
+    ablate(study, AblateOptions(RUN, jobs=2))
+    stop = Stop()
+
+    def stop_at_once(event: Event) -> None:
+        if isinstance(event, Started):
+            stop.reason = "signal"
+
+    with pytest.raises(Interrupted):
+        ablate(study, AblateOptions(replace(RUN, fresh=True)), stop_at_once, stop)
+    assert len(list(Path("runs/aside").iterdir())) == 4
+    assert make_plan(study, Store(Path("runs"))).count("done") <= 1
+    assert ablate(study, AblateOptions(RUN, jobs=2)).plan.count("done") == 4
+
+
+def test_a_display_that_breaks_does_not_stop_a_study(study: Study) -> None:
+    def broken(event: Event) -> None:
+        raise SystemExit(1)  # what rich makes of a broken pipe
+
+    assert ablate(study, AblateOptions(RUN, jobs=2), broken).plan.count("done") == 4
 
 
 def test_plan_tells_states_and_power(study: Study) -> None:

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.errors import InputError, Interrupted, TimeLimitReached
-from harness.events import Observer, silent
+from harness.errors import InputError, Interrupted, Problem, TimeLimitReached
+from harness.events import Observer, silent, unbreakable
 from harness.options import RunOptions
+from harness.runner import check_same_hardware, claim, set_aside
 from harness.spec.ablation import Study
 from harness.stop import Stop
 from harness.study.local import Job, execute, threads_per_worker
 from harness.study.plan import Plan, PlannedRun, make_plan
 from harness.tracking.store import Store
+from harness.training import device
 from harness.training.data import ensure_data
 
 
@@ -45,19 +47,26 @@ class Outcome:
 def ablate(
     study: Study, options: AblateOptions | None = None, observer: Observer = silent, stop: Stop | None = None
 ) -> Outcome:
-    """Run what is missing of `study`.
+    """Run what is missing of `study`, each run in a process of its own.
+
+    Those processes import the calling script: a script needs the usual `if __name__ == "__main__":`.
 
     Raises:
-        InputError: an arm is over its budget, the runs folder can't be written or data is missing; nothing ran.
+        InputError: an arm is over its budget, there is no such device, the runs folder can't be written, data
+            is missing, or a run was made on other hardware (unless `any_device`); nothing ran.
         Interrupted, TimeLimitReached: stopped on purpose; every run under way saved its state.
     """
     options = options or AblateOptions()
     stop = stop or Stop(options.run.time_limit)
     store = Store(options.run.runs_dir)
     plan = make_plan(study, store)
-    store.ensure_writable()
     chosen = runs_to_do(plan, options)
+    _check_hardware(plan, options.run)
     _check_data(chosen, options.run.data_dir)
+    store.ensure_writable()
+    observer = unbreakable(observer)
+    if options.run.fresh:
+        _set_aside(chosen, store, observer)
     jobs = [_job(run, study, options) for run in chosen]
     with stop.on_signals():
         statuses = execute(jobs, options.jobs, observer, stop, fail_fast=options.fail_fast)
@@ -88,8 +97,32 @@ def _job(run: PlannedRun, study: Study, options: AblateOptions) -> Job:
         notes=study.question,
         planned_seeds=study.seeds,
         threads=threads,
+        fresh=False,  # what was there has been put aside
     )
     return Job(run.run_id, run.arm.spec, run.seed, labels)
+
+
+def _check_hardware(plan: Plan, options: RunOptions) -> None:
+    """Every run that is there, finished or begun, was made on the hardware of this study."""
+    problems: list[Problem] = []
+    for planned in plan.arms:
+        hardware = device.resolve(options.device, planned.arm.spec.train.precision)
+        for run in planned.runs:
+            if run.record and not options.any_device and not options.fresh:
+                try:
+                    check_same_hardware(run.record, run.folder, hardware)
+                except InputError as error:
+                    problems += error.problems
+    if problems:
+        raise InputError(problems)
+
+
+def _set_aside(runs: Sequence[PlannedRun], store: Store, observer: Observer) -> None:
+    """All of them before the first is run again, so that an interruption leaves no old result among the new."""
+    for run in runs:
+        if run.record:
+            with claim(run.folder):
+                set_aside(store, run.run_id, observer)
 
 
 def _check_data(runs: Sequence[PlannedRun], data_dir: Path) -> None:

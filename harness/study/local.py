@@ -151,8 +151,10 @@ def _reap(worker: _Worker, observer: Observer) -> str:
     code = worker.process.exitcode
     ended = worker.ended
     if ended is None:
-        how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
-        ended = Ended(worker.job.run_id, "killed", f"its process ended with {how}")
+        by_signal = code is not None and code < 0
+        how = f"signal {signal.Signals(-code).name}" if by_signal and code else f"exit code {code}"
+        status = "killed" if by_signal else "crashed"
+        ended = Ended(worker.job.run_id, status, f"its process ended with {how}")
     observer(ended)
     return ended.status
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from harness.reporting.dunnett import detectable_difference
 from harness.reporting.runs import metric_of
 from harness.reporting.statistics import pooled_spread, smallest_sign_flip_p
@@ -25,13 +23,14 @@ GUESS_BELOW = 5  # degrees of freedom under which a spread is a guess
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One arm with one seed. `record` is what the store holds of it, finished or not."""
+    """One arm with one seed. `record` is what the store holds of it; `folder` where it is or will be."""
 
     arm: Arm
     seed: int
     run_id: str
     state: State
     record: Record | None
+    folder: RunFolder
 
 
 @dataclass(frozen=True)
@@ -116,29 +115,16 @@ def _look_up(arm: Arm, seed: int, store: Store, find: Callable[[str], tuple[RunF
     found = find(run_id)
     record = found[1] if found else None
     folder = found[0] if found else store.folder(arm.spec.name, run_id)
-    return PlannedRun(arm, seed, run_id, _state(folder, record), record)
+    return PlannedRun(arm, seed, run_id, _state(folder, record), record, folder)
 
 
 def _state(folder: RunFolder, record: Record | None) -> State:
     """A run left behind by its process (killed, interrupted) is to do; one that failed is not, unless asked."""
     if record and record.finished:
         return "done"
-    if is_claimed(folder):
+    if folder.is_claimed():
         return "running"
     return "failed" if record and record.failed and record.status != "killed" else "to_do"
-
-
-def is_claimed(folder: RunFolder) -> bool:
-    """Whether a living process holds the run's lock."""
-    if not folder.lock_path.exists():
-        return False
-    try:
-        with FileLock(folder.lock_path, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
 
 
 def _spread(arms: Sequence[PlannedArm]) -> Spread:

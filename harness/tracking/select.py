@@ -34,6 +34,16 @@ def find_record(store: Store, text: str) -> Record:
     raise InputError(f"there is no run {text!r}", where=str(store.root), fix=fix)
 
 
+def standing(store: Store) -> list[Record]:
+    """Every record as it stands: one that says "running" of a process that is gone is told as killed."""
+    return [
+        record.model_copy(update={"status": "killed"})
+        if record.status == "running" and not folder.is_claimed()
+        else record
+        for folder, record in store.entries()
+    ]
+
+
 def matching(records: Sequence[Record], condition: str | None) -> list[Record]:
     """The records for which "field=value" holds; `status=failed` is every kind of failure. None: all.
 

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from filelock import FileLock, Timeout
+
 from harness.errors import InputError, Problem
 from harness.spec.experiment import check_name
 from harness.tracking.atomic import atomic_write_bytes as atomic_write_bytes
@@ -92,6 +94,25 @@ class RunFolder:
     def lock_path(self) -> Path:
         """By identity, not by name: the same run under two names is still one run."""
         return self.path.parent / LOCKS / f"{self.run_id}.lock"
+
+    def is_claimed(self) -> bool:
+        """Whether a living process holds the run's lock."""
+        if not self.lock_path.exists():
+            return False
+        try:
+            with FileLock(self.lock_path, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False
+
+    def put_away_damaged(self, checkpoint: Path) -> None:
+        """Rename a checkpoint that can't be read to `<name>.damaged`."""
+        try:
+            checkpoint.replace(checkpoint.with_name(f"{checkpoint.name}.damaged"))
+        except OSError as error:
+            raise storage_error(checkpoint, error) from error
 
     def create(self) -> None:
         """Make the folder, and drop temporary files that a killed process left. Only under the run's lock."""

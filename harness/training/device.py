@@ -96,19 +96,22 @@ def device_name(device: torch.device) -> str:
 
 @contextmanager
 def arithmetic(hardware: Hardware, deterministic: bool) -> Iterator[None]:
-    """Set torch's global CUDA switches for one run and put them back: cudnn's search, determinism."""
+    """Set torch's global CUDA switches for one run and put them back: cudnn's search, determinism, no TF32."""
     if hardware.kind != "cuda":
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
-    torch.backends.cudnn.benchmark = not deterministic
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, torch.are_deterministic_algorithms_enabled(), cudnn.allow_tf32
+    cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic)
+    cudnn.allow_tf32 = False  # fp32 means fp32: TF32 has a mantissa of 10 bits
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before[0]
+        cudnn.benchmark = before[0]
         torch.use_deterministic_algorithms(before[1])
+        cudnn.allow_tf32 = before[2]
 
 
 def autocast(hardware: Hardware) -> torch.autocast:

@@ -99,17 +99,20 @@ class Training:
         """
         padded = augment.pad(self.split.train.pixels, self.spec.augment)
         while self.progress.epoch <= self.spec.train.epochs:
+            if self._out_of_patience():  # asked here, so that a state saved after the last epoch knows it too
+                return "stopped_early"
             if not self._train_epoch(padded, listener):
                 return "interrupted"
             row = self._finish_epoch()
             listener.epoch_done(row, self.state_dict())
-            stopping = self.spec.train.early_stopping
-            if stopping and self.progress.epoch - 1 - self.progress.monitored_epoch >= stopping.patience:
-                return "stopped_early"
             if listener.stop_asked() and self.progress.epoch <= self.spec.train.epochs:
                 listener.save(self.state_dict())
                 return "interrupted"
         return "completed"
+
+    def _out_of_patience(self) -> bool:
+        stopping = self.spec.train.early_stopping
+        return bool(stopping and self.progress.epoch - 1 - self.progress.monitored_epoch >= stopping.patience)
 
     def _train_epoch(self, padded: Tensor, listener: Listener) -> bool:
         """The rest of the epoch in progress; False where the listener asked to stop in the middle of it."""

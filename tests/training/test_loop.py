@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -226,3 +227,19 @@ def test_arms_of_one_seed_see_the_same_batches_from_the_same_start(difference: d
     assert not torch.equal(seen[0], seen[3])  # another epoch, other draws
     for name in weights.keys() & weights_too.keys():
         assert torch.equal(weights[name], weights_too[name]), name
+
+
+@pytest.mark.parametrize("after", [2, 5, 9])
+def test_continuing_is_exact_with_early_stopping(after: int) -> None:
+    """From the state told at an epoch's end, also when that epoch was the one that ended the run."""
+    spec = make_spec(train={"epochs": 60, "batch_size": 32, "early_stopping": {"patience": 3}, "precision": "fp32"})
+    whole, told = Training(spec, 0, make_split(), CPU), Recorder()
+    states: dict[int, dict] = {}
+    told.epoch_done = lambda row, state: (told.rows.append(row), states.update({row["epoch"]: copy.deepcopy(state)}))  # type: ignore[method-assign]
+    assert whole.fit(told) == "stopped_early"
+    last = len(told.rows)
+    for epoch in (min(after, last), last):
+        again, listener = Training(spec, 0, make_split(), CPU), Recorder()
+        again.load_state_dict(states[epoch])
+        assert again.fit(listener) == "stopped_early"
+        assert timeless(listener.rows) == timeless(told.rows[epoch:])

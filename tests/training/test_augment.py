@@ -152,3 +152,17 @@ def test_draws_depend_on_seed_and_epoch() -> None:
     assert not torch.equal(orders[0], orders[2])
     assert not torch.equal(orders[0], orders[3])
     assert sorted(orders[3].tolist()) == list(range(100))
+
+
+def test_no_two_purposes_share_a_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or what one draws would depend on, or repeat, what the other does."""
+    used: list[tuple[object, ...]] = []
+    original = augment.draws.generator
+
+    def spy(*key: object) -> torch.Generator:
+        used.append(key)
+        return original(*key)
+
+    monkeypatch.setattr(augment.draws, "generator", spy)
+    draw_epoch(make_spec(augment=FULL), 0, 1, 100, CPU)
+    assert len(used) == len(set(used)) == 5

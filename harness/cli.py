@@ -185,7 +185,9 @@ def ablate_command(
         names = ", ".join(f"{run.arm.name} seed {run.seed}" for run in outcome.failures)
         raise RunFailed(f"{len(outcome.failures)} of {len(outcome.plan.runs)} runs failed: {names}")
     if left := len(outcome.plan.runs) - outcome.plan.count("done"):
-        raise RunFailed(f"the study is not complete: another process is training {left} of its runs; run it again then")
+        raise RunFailed(
+            f"the study is not complete: {left} of its runs are with another process; run it again when they are done"
+        )
 
 
 # --- looking -----------------------------------------------------------------------------------

@@ -285,3 +285,33 @@ def test_exit_codes_of_a_study(harness: Harness, folder: Path) -> None:
     assert [run["state"] for run in document["arms"][-1]["runs"]] == ["failed", "failed"]
     assert Path("reports/study.md").exists()
     assert "diverged" in Path("reports/study.md").read_text()
+
+
+def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
+    """In plain lines, as where the output is no terminal."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    from harness.events import EpochDone, Note
+    from harness.terminal.live import StudyDisplay
+
+    out = StringIO()
+    plan = make_plan(study, Store(Path("runs")))
+    arms = [(arm.arm.name, arm.runs) for arm in plan.arms]
+    ids = [run.run_id for run in plan.runs]
+    with StudyDisplay(Console(file=out, width=80), arms, {}, 2, set(ids)) as display:
+        display(Started(ids[0], "tiny", 0, 3, 1, 0, 10, "cpu", "fp32", 1))
+        display(EpochDone(ids[0], {"val_accuracy": 0.5}, 3, 9.0))
+        display(Ended(ids[0], "completed"))
+        display(Note(ids[1], "already done: somewhere"))
+        display(Ended(ids[1], "completed"))
+        display(Ended(ids[2], "busy"))
+        display(Ended(ids[3], "diverged", "loss is nan"))
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("tiny seed 0: completed, 50.00 % in")
+    assert lines[1:] == [
+        "tiny seed 1: already done: somewhere",
+        "no_cutmix seed 0: another process is training it",
+        "no_cutmix seed 1: diverged: loss is nan",
+    ]

@@ -183,7 +183,10 @@ class StudyDisplay(_Display):
         self.done += good
         if good and started:
             self.durations.append(time.monotonic() - started[0])
-        result = accuracy(self.accuracies.get(event.run_id)) if good else event.status
+        if good and event.run_id not in self.accuracies:  # another process was faster; its note has told so
+            self.cells[event.run_id] = Text("done", "green")
+            return
+        result = accuracy(self.accuracies[event.run_id]) if good else event.status
         self.cells[event.run_id] = Text(result, "green" if good else "red")
         self.say(f"{self.labels[event.run_id]}: {self._told(event, started, result)}", "" if good else "red")
         self.told = time.monotonic()

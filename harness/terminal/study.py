@@ -71,7 +71,7 @@ def print_outcome(study: Study, outcome: Outcome, paths: Sequence[Path], runs_di
         console.print(f"{escape(run.arm.name)} seed {run.seed}: {status}: {escape(message)}", style="red")
     elsewhere = outcome.plan.count("running")
     if elsewhere:
-        console.print(f"{elsewhere} runs are being trained by another process; the report has what is done so far")
+        console.print(f"trained by another process at this moment: {elsewhere}; the report has what is done so far")
     console.print(f"report: {paths[0]}")
 
 

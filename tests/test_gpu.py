@@ -13,8 +13,7 @@ from harness.options import RunOptions
 from harness.spec.documents import load_experiment
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
-from tests.test_runner import StopAfter
-from tests.training.build import timeless
+from tests.training.build import StopAfter, timeless
 
 pytestmark = [
     pytest.mark.gpu,

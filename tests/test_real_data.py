@@ -14,9 +14,9 @@ from harness.events import Event, Note, Started, Stepped
 from harness.options import RunOptions
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
-from harness.stop import Stop
 from harness.training.data import load_split
 from tests.conftest import Harness
+from tests.training.build import StopAfter
 
 pytestmark = pytest.mark.real_data
 ROOT = Path(__file__).parent.parent
@@ -59,25 +59,12 @@ def test_one_epoch_of_the_small_network_learns(harness: Harness, cifar10_dir: Pa
     assert final["train_accuracy"] > 0.4
 
 
-class StopAfterSteps(Stop):
-    """Asks to stop after so many steps, as Ctrl-C does."""
-
-    def __init__(self, steps: int):
-        super().__init__()
-        self.left = steps
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        self.reason = "signal" if self.left < 0 else None
-        return self.reason is not None
-
-
 def test_the_baseline_starts_tells_the_time_and_goes_on(folder: Path, cifar10_dir: Path) -> None:
     spec = load_experiment(ROOT / "experiments/baseline.yaml")
     options = RunOptions(wandb="disabled", device="cpu", data_dir=cifar10_dir)
     events: list[Event] = []
     with pytest.raises(Interrupted, match="after 0 of 200 epochs; the state is saved"):
-        runner.run(spec, options=options, observer=events.append, stop=StopAfterSteps(3))
+        runner.run(spec, options=options, observer=events.append, stop=StopAfter(3))
     [note] = [event for event in events if isinstance(event, Note)]
     assert "200 epochs of this network on this CPU: about" in note.text
     left = [event.seconds_left for event in events if isinstance(event, Stepped)]
@@ -85,6 +72,6 @@ def test_the_baseline_starts_tells_the_time_and_goes_on(folder: Path, cifar10_di
 
     events.clear()
     with pytest.raises(Interrupted):
-        runner.run(spec, options=options, observer=events.append, stop=StopAfterSteps(1))
+        runner.run(spec, options=options, observer=events.append, stop=StopAfter(1))
     [started] = [event for event in events if isinstance(event, Started)]
     assert (started.epoch, started.step) == (1, 4)

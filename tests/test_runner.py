@@ -19,14 +19,13 @@ from harness.options import RunOptions
 from harness.runner import read_test_set
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
-from harness.stop import Stop
 from harness.tracking.journal import Journal
 from harness.tracking.mirror import NullMirror
 from harness.tracking.record import Record, Wandb
 from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint
 from tests.tracking.reading import read_mirror
-from tests.training.build import timeless
+from tests.training.build import StopAfter, timeless
 
 
 @pytest.fixture
@@ -46,20 +45,6 @@ def folder_of(run_id: str, runs: str = "runs") -> RunFolder:
 
 def rows_of(run_id: str, runs: str = "runs") -> list[dict[str, Any]]:
     return timeless(Journal(folder_of(run_id, runs).journal_path).rows())
-
-
-class StopAfter(Stop):
-    """Asks to stop once so many step events were seen."""
-
-    def __init__(self, steps: int):
-        super().__init__()
-        self.left = steps
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        if self.left < 0:
-            self.reason = "signal"
-        return self.reason is not None
 
 
 def test_a_run_leaves_what_it_promises(spec: ExperimentSpec) -> None:

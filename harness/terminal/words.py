@@ -17,7 +17,8 @@ def count(value: int | None) -> str:
 
 
 def time_left(seconds: float) -> str:
-    return f"{duration(seconds)} left" if seconds >= 1 else "done"
+    """ "3 min left"; "done" only where nothing is left."""
+    return f"{duration(seconds)} left" if seconds > 0 else "done"
 
 
 def epoch_line(row: dict[str, float | None], epochs: int) -> str:

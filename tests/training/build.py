@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from harness.spec.experiment import ExperimentSpec
+from harness.stop import Stop
 from harness.training.data import Images, Split
 from harness.training.device import Hardware
 
@@ -65,6 +66,20 @@ class Recorder:
 
     def stop_asked(self) -> bool:
         return self.stop_after is not None and self.steps >= self.stop_after
+
+
+class StopAfter(Stop):
+    """Asks to stop once it was asked so many times."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            self.reason = "signal"
+        return self.reason is not None
 
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

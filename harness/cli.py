@@ -36,6 +36,10 @@ app = typer.Typer(
 )
 
 
+data_app = typer.Typer(help="Data sets, before they are needed.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -76,7 +80,7 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
-def command(function: Function) -> Function:
+def command(function: Function, group: typer.Typer = app) -> Function:
     """Register a command; Ctrl-C outside training becomes exit 130 with a message."""
 
     @functools.wraps(function)
@@ -86,7 +90,7 @@ def command(function: Function) -> Function:
         except KeyboardInterrupt:
             raise Interrupted("interrupted") from None
 
-    app.command(name=function.__name__.removesuffix("_command"))(guarded)
+    group.command(name=function.__name__.removesuffix("_command"))(guarded)
     return function
 
 
@@ -116,7 +120,6 @@ def run_command(
 ) -> None:
     """Train one experiment: guard, train, evaluate, track, record."""
     from harness.spec.documents import load_experiment
-    from harness.spec.identity import run_id
 
     spec = load_experiment(file, override or [])
     console = _console(stderr=as_json)
@@ -131,7 +134,7 @@ def run_command(
     with RunDisplay(console) as display:
         record = runner.run(spec, seed, options, display)
         if test:
-            record = runner.read_test_set(run_id(spec, spec.seed if seed is None else seed), options)
+            record = runner.read_test_set(record.run_id, options)
     if as_json:
         print(record.model_dump_json(indent=2))
     else:
@@ -174,6 +177,7 @@ def ablate_command(
     from harness.terminal.study import ablate_and_show
 
     outcome = ablate_and_show(study, AblateOptions(options, jobs, retry_failed, fail_fast), console)
+    study = outcome.plan.study
     paths = _write_report(study, runs_dir, output or Path("reports") / f"{study.name}.md", ["md"])
     if as_json:
         _print_json(_plan_document(outcome.plan))
@@ -317,6 +321,61 @@ def runs_command(
     from harness.terminal.tables import runs_table
 
     console.print(runs_table(records) if records else f"no runs in {runs_dir}" + (f" with {where}" if where else ""))
+
+
+@command
+def predict_command(
+    run: Annotated[
+        str, typer.Argument(help="A run id, its beginning, or a run's folder.", metavar="RUN", show_default=False)
+    ],
+    images: Annotated[
+        Path,
+        typer.Argument(help="A folder of images, an image, a .npy array, or a CIFAR pickle.", show_default=False),
+    ],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A CSV file; default: standard output.")] = None,
+    names: Annotated[bool, typer.Option("--names", help="Class names instead of numbers.")] = False,
+    weights: Annotated[
+        Literal["final", "best"],
+        typer.Option("--weights", help="After the last epoch, or with the lowest validation loss."),
+    ] = "final",
+    flip_tta: Annotated[bool, typer.Option("--flip-tta", help="Mean over each image and its mirror image.")] = False,
+    resize: Annotated[bool, typer.Option("--resize", help="Scale images of another size, cut out the middle.")] = False,
+    device: Device = "auto",
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Labels for images, by one run's weights, as lines of ID,Labels."""
+    console = _console(stderr=True)
+    with console.status("starting") if console.is_terminal else _nothing():
+        from harness import predict
+    if output:
+        predict.check_writable(output)
+    with console.status("predicting") if console.is_terminal else _nothing():
+        predictions = predict.predict(
+            run, images, runs_dir, weights=weights, device=device, flip_tta=flip_tta, resize=resize
+        )
+    text = predict.as_csv(predictions, names=names)
+    if output:
+        predict.write(text, output)
+    if as_json:
+        _print_json({"predictions": [vars(prediction) for prediction in predictions]})
+    elif output:
+        print(f"wrote {output}: {len(predictions):,} images")
+    else:
+        print(text, end="")
+
+
+@functools.partial(command, group=data_app)
+def fetch_command(
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100, digits, or an experiment file.")] = "cifar10",
+    data_dir: DataDir = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """Download and verify a data set beforehand."""
+    from harness.terminal import fetch
+
+    found = fetch.fetch(name, data_dir)
+    _print_json(fetch.as_json(found)) if as_json else print(fetch.sentence(found))
 
 
 @command

@@ -64,18 +64,22 @@ def _memory(device: Any) -> str:
 
 
 def _data(data_dir: Path) -> dict[str, str]:
-    from harness.training.data import check_cifar10
+    from harness.training import cifar
 
-    folder = data_dir / "cifar-10-batches-py"
+    found = {name: _cifar(name, cifar.folder_of(name, data_dir)) for name in cifar.SOURCES}
+    return found | {"digits": "comes with scikit-learn"}
+
+
+def _cifar(name: str, folder: Path) -> str:
+    from harness.training import cifar
+
     if not folder.is_dir():
-        cifar = f"not in {data_dir.resolve()}; it is downloaded when it is first needed"
-    else:
-        try:
-            check_cifar10(data_dir)
-            cifar = f"whole, in {folder.resolve()}"
-        except InputError as error:
-            cifar = "; ".join(problem.what for problem in error.problems)
-    return {"cifar10": cifar, "digits": "comes with scikit-learn"}
+        return f"not in {folder.parent.resolve()}; it is downloaded when it is first needed"
+    try:
+        cifar.check(name, folder.parent)
+    except InputError as error:
+        return "; ".join(problem.what for problem in error.problems)
+    return f"whole, in {folder.resolve()}"
 
 
 def _runs(runs_dir: Path) -> str:

@@ -19,11 +19,15 @@ def judged_set(split: Split) -> tuple[Any, Literal["test", "validation"]]:
     return split.validation, "validation"
 
 
-def judge(training: Training, epoch: int, protocol: str) -> tuple[Scores, Evaluation]:
-    """Scores of the weights the model holds: one clean pass over the training images and one over the judged set."""
+def judge(training: Training, epoch: int, protocol: str, *, flip: bool = False) -> tuple[Scores, Evaluation]:
+    """Scores of the weights under evaluation: one clean pass over the training images and one over the judged set.
+
+    With `flip` each image counts with its mirror image (`evaluation.flip_tta`).
+    """
     judged, _ = judged_set(training.split)
-    train = evaluate(training.model, training.split.train, training.normalise, training.hardware)
-    result = evaluate(training.model, judged, training.normalise, training.hardware)
+    network, normalise, hardware = training.evaluated, training.normalise, training.hardware
+    train = evaluate(network, training.split.train, normalise, hardware, flip=flip)
+    result = evaluate(network, judged, normalise, hardware, flip=flip)
     if not torch.isfinite(result.logits).all():
         raise Diverged(f"the logits are not finite after epoch {epoch}")
     scores = Scores(epoch=epoch, train_loss=train.loss, train_accuracy=train.accuracy)

@@ -18,6 +18,7 @@ from harness.spec import identity
 from harness.spec.documents import experiment_from_dict
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
+from harness.teacher import load_network, resolve, to_train
 from harness.tracking import provenance
 from harness.tracking.record import Record, Results, Scores
 from harness.tracking.store import RunFolder, Store
@@ -36,6 +37,8 @@ def run(
 ) -> Record:
     """Train one experiment to its end, or go on with it; a finished run is returned as it is.
 
+    A teacher given as an experiment file is trained first, unless it is trained already.
+
     Args:
         spec: what to train.
         seed: in place of the spec's own.
@@ -51,6 +54,8 @@ def run(
     """
     options = options or RunOptions()
     observer = unbreakable(observer)
+    stop = stop or Stop(options.time_limit)
+    spec = _with_teacher(spec, options, observer, stop)
     seed = spec.seed if seed is None else seed
     cost = guard.check_budget([spec])[0]
     if options.threads:
@@ -76,9 +81,22 @@ def run(
                 return earlier
         split = split or load_split(spec, options.data_dir)
         record = _new_record(spec, seed, run_id, cost, split, hardware, options, earlier)
-        session = Session(spec, record, folder, options, observer, stop or Stop(options.time_limit))
+        teacher = load_network(spec, store, hardware)
+        session = Session(spec, record, folder, options, observer, stop, teacher)
         with device.arithmetic(hardware, spec.train.deterministic):
             return session.train(split, hardware)
+
+
+def _with_teacher(spec: ExperimentSpec, options: RunOptions, observer: Observer, stop: Stop) -> ExperimentSpec:
+    """The spec with its teacher's weights known; where they are not there yet, the teacher is trained."""
+    store = Store(options.runs_dir)
+    guard.check_budget([spec])  # before hours of a teacher's training
+    teacher = to_train(spec, store)
+    if teacher is None:
+        return resolve(spec, store)
+    observer(Note("", f"{spec.name} learns from {teacher.name}, which is trained first"))
+    run(teacher, None, replace(options, fresh=False, study=None, arm=None, notes=None), observer, stop)
+    return _with_teacher(spec, options, observer, stop)
 
 
 def _is_finished(folder: RunFolder) -> bool:
@@ -195,9 +213,9 @@ def read_test_set(run_id: str, options: RunOptions) -> Record:
         split = load_split(spec, options.data_dir)
         training = Training(spec, record.seed, replace(split, validation=None).to(hardware.device), hardware)
         results = {}
-        for which, path in (("final", folder.final), ("best", folder.best)):
+        for which, path in (("final", folder.final), ("best", folder.best), ("final_flip_tta", folder.final)):
             scores: Scores | None = getattr(record.results, which)
-            results[which] = scores and _with_test_values(scores, path, training)
+            results[which] = scores and _with_test_values(scores, path, training, flip=which == "final_flip_tta")
         record.results = Results(**results)
         record.test_reads += 1
         folder.write_record(record)
@@ -210,11 +228,11 @@ def check_readable(protocol: str) -> None:
         raise InputError("--test is for protocol holdout; under the others the record already holds the test values")
 
 
-def _with_test_values(scores: Scores, weights: Path, training: Training) -> Scores:
+def _with_test_values(scores: Scores, weights: Path, training: Training, *, flip: bool) -> Scores:
     try:
         content = checkpoint.read(weights, training.hardware.device)
     except checkpoint.DamagedCheckpoint as error:
         raise InputError(f"the weights can't be read: {error}", fix="--fresh trains them again") from error
     training.model.load_state_dict(content["weights"])
-    result = evaluate(training.model, training.split.test, training.normalise, training.hardware)
+    result = evaluate(training.model, training.split.test, training.normalise, training.hardware, flip=flip)
     return scores.model_copy(update={"test_loss": result.loss, "test_accuracy": result.accuracy})

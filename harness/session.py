@@ -6,10 +6,10 @@ import os
 import time
 import traceback
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from harness.errors import HarnessError, Interrupted, RunFailed, StorageError, TimeLimitReached
 from harness.events import Ended, EpochDone, Note, Observer, Started, Stepped
@@ -42,7 +42,9 @@ class Session:
         options: RunOptions,
         observer: Observer,
         stop: Stop,
+        teacher: nn.Module | None = None,
     ):
+        self.teacher = teacher
         self.spec, self.record, self.folder, self.options = spec, record, folder, options
         self.observer, self.stop_asked = observer, stop
         self.journal = Journal(folder.journal_path)
@@ -91,7 +93,7 @@ class Session:
 
     def _prepare(self, split: Split, hardware: device.Hardware) -> Training:
         self.folder.create()
-        training = Training(self.spec, self.record.seed, split.to(hardware.device), hardware)
+        training = Training(self.spec, self.record.seed, split.to(hardware.device), hardware, self.teacher)
         self._continue(training)
         at = training.progress
         self.pace = Pace(self.spec, len(split.train), len(split.validation or ()), training.steps)
@@ -219,28 +221,32 @@ class Session:
         """Judge the final and the best weights, keep them and the predictions, and close the record."""
         began = time.monotonic()
         final, evaluation = self._judge(training, training.progress.epoch - 1)
-        self._write_weights(self.folder.final, training.model.state_dict(), final)
+        self._write_weights("final", training.evaluated.state_dict(), final)
         self._write_predictions(training.split, evaluation)
+        flipped = None
+        if self.spec.evaluation.flip_tta:
+            flipped, _ = self._judge(training, final.epoch, flip=True)
         best = final
         best_row, best_weights = training.progress.best_row, training.best_weights
         if best_row and best_weights and best_row["epoch"] != final.epoch:
-            training.model.load_state_dict(best_weights)
+            training.evaluated.load_state_dict(best_weights)
             best, _ = self._judge(training, best_row["epoch"])
         if best_row:
-            self._write_weights(self.folder.best, training.model.state_dict(), best)
-        self.record.results = Results(final=final, best=best if best_row else None)
+            self._write_weights("best", training.evaluated.state_dict(), best)
+        self.record.results = Results(final=final, best=best if best_row else None, final_flip_tta=flipped)
         self.record.timings["evaluate"] = time.monotonic() - began
         self._end(outcome)
         for path in (self.folder.last, self.folder.previous):
             path.unlink(missing_ok=True)
 
-    def _judge(self, training: Training, epoch: int) -> tuple[Scores, Evaluation]:
+    def _judge(self, training: Training, epoch: int, *, flip: bool = False) -> tuple[Scores, Evaluation]:
         self.record.test_reads += self.spec.data.protocol != "holdout"
-        return judge(training, epoch, self.spec.data.protocol)
+        return judge(training, epoch, self.spec.data.protocol, flip=flip)
 
-    def _write_weights(self, path: Path, weights: State, scores: Scores) -> None:
+    def _write_weights(self, which: Literal["final", "best"], weights: State, scores: Scores) -> None:
         content = {"run_id": self.record.run_id, "spec": self.record.spec, "epoch": scores.epoch, "weights": weights}
-        atomic_write_bytes(path, checkpoint.serialise(content))
+        atomic_write_bytes(getattr(self.folder, which), checkpoint.serialise(content))
+        self.record.weights[which] = checkpoint.weights_digest(weights)
 
     def _write_predictions(self, split: Split, evaluation: Evaluation) -> None:
         judged, images = judged_set(split)

@@ -22,13 +22,16 @@ MAY_IMPORT = {
     "options": set(),
     "judge": {"spec", "tracking", "training"},
     "session": {"errors", "events", "judge", "options", "spec", "stop", "tracking", "training"},
-    "runner": {"errors", "events", "judge", "options", "session", "spec", "stop", "tracking", "training"},
-    "study": {"errors", "events", "options", "reporting", "runner", "spec", "stop", "tracking", "training"},
+    "teacher": {"errors", "spec", "tracking", "training"},
+    "runner": {"errors", "events", "judge", "options", "session", "spec", "stop", "teacher", "tracking", "training"},
+    "study": {"errors", "events", "options", "reporting", "runner", "spec", "stop", "teacher", "tracking", "training"},
     "doctor": {"errors", "tracking", "training"},
+    "predict": {"errors", "options", "spec", "tracking", "training"},
     "terminal": {
-        "errors", "events", "options", "reporting", "spec", "stop", "study", "tracking", "training", "",
+        "errors", "events", "options", "reporting", "spec", "stop", "study", "teacher", "tracking",
+        "training", "",
     },
-    "api": {"options", "reporting", "runner", "spec", "study", "tracking", ""},
+    "api": {"options", "reporting", "runner", "spec", "study", "teacher", "tracking", ""},
     "": {"api"},
 }  # fmt: skip
 NO_TORCH = {"errors", "events", "stop", "spec", "tracking", "reporting", "options"}

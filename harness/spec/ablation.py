@@ -92,7 +92,7 @@ def _base(document: Document, problems: list[Problem]) -> Document | None:
 
 def _file_overrides(document: Document, problems: list[Problem]) -> tuple[Override, ...]:
     node = document.root.value.get("overrides")
-    return () if node is None else overrides_of(node, "overrides", problems)
+    return () if node is None else overrides_of(node, "overrides", problems, document.path)
 
 
 def _given_overrides(texts: Sequence[str], problems: list[Problem]) -> list[Override]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from harness.spec.experiment import PositiveInt, Spec, check_name
+from harness.spec.base import PositiveInt, Spec, check_name
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 NamedSets = dict[str, dict[str, Any]]

@@ -16,6 +16,7 @@ from harness.spec.experiment import ExperimentSpec
 from harness.spec.fields import field_paths, nearest_path
 from harness.spec.kinds import kind_of_keys
 from harness.spec.origin import Override
+from harness.spec.paths import from_file, tidy
 from harness.spec.yaml_tree import Document, Node, nearest_file, parse_value, read_document, shown
 
 # Describe one file, so they are not taken over from its base.
@@ -25,10 +26,11 @@ NOT_INHERITED = ("name", "notes", "base")
 def compose(first: Document) -> Document:
     """An experiment file over its chain of bases; its name is its stem where it gives none."""
     chain = _chain(first)
-    root = Node(dict(chain[-1].root.value), chain[-1].root.place)
-    for document in reversed(chain[:-1]):
+    roots = [from_file(document.root, document.path) for document in chain]
+    root = Node(dict(roots[-1].value), roots[-1].place)
+    for above in reversed(roots[:-1]):
         inherited = {key: node for key, node in root.value.items() if key not in NOT_INHERITED}
-        root = lay_over(Node(inherited, root.place), document.root)
+        root = lay_over(Node(inherited, root.place), above)
     root.value.pop("base", None)
     root.value.setdefault("name", Node(first.path.stem, str(first.path)))
     return Document(first.path, root, tuple(problem for document in chain for problem in document.problems))
@@ -55,15 +57,7 @@ def base_of(document: Document) -> Path | None:
         return None
     if not isinstance(node.value, str) or not node.value or "\0" in node.value:
         raise InputError("is not the path of an experiment file", where=f"{node.place}: base")
-    return _tidy(document.path.parent / node.value)
-
-
-def _tidy(path: Path) -> Path:
-    """Without `x/..`, for messages, unless a symbolic link gives `..` another meaning."""
-    from os.path import normpath
-
-    tidy = Path(normpath(path))
-    return tidy if tidy.resolve() == path.resolve() else path
+    return tidy(document.path.parent / node.value)
 
 
 def read_base(path: Path, place: str) -> Document:

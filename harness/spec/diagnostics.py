@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.errors import Problem
-from harness.spec.experiment import ConflictError
+from harness.spec.base import ConflictError
 from harness.spec.fields import field_paths, fields_of, meaning, nearest_path, submodels
 from harness.spec.origin import Origin, dotted
 from harness.spec.yaml_tree import FieldPath, shown
@@ -142,6 +142,9 @@ class _Reader:
             return self._problem(path, what, self._meaning(path))
         if kind == "literal_error":
             return self._not_a_choice(path, value)
+        if kind == "union_tag_invalid":
+            kinds = [kind for model in self._models(path) for kind in _choices(model.model_fields["kind"].annotation)]
+            return self._not_a_choice((*path, "kind"), show(self._value((*path, "kind"), None)), kinds)
         if kind == "too_short":
             return self._problem(path, f"{value} needs at least {context['min_length']} item", self._meaning(path))
         if kind == "too_long":
@@ -165,7 +168,9 @@ class _Reader:
         elsewhere = nearest_path(dotted(path), self.root) if not close else None
         if key == "<<":
             hint = "YAML merge keys have no meaning here; `base:` lays one file over another. "
-        elif close or elsewhere:
+        elif elsewhere == dotted(path):
+            hint = "another `kind` has it. "
+        elif close or (elsewhere and not dotted(path).startswith(f"{elsewhere}.")):
             hint = f"did you mean `{close[0] if close else elsewhere}`? "
         else:
             hint = ""
@@ -175,7 +180,7 @@ class _Reader:
     def _wrong_type(self, path: FieldPath, expected: str) -> Problem:
         value = self._value(path, None)
         info = self._info(path)
-        keys = list(fields_of(submodels(info.annotation))) if info else []
+        keys = self._keys(path) if info else []
         if expected == "a mapping" and keys:
             expected += f" ({', '.join(keys)})"
         fix = self._meaning(path)
@@ -187,13 +192,13 @@ class _Reader:
             fix = f"write {int(value)}."
         return self._problem(path, f"{show(value)} is not {expected}", fix)
 
-    def _not_a_choice(self, path: FieldPath, value: str) -> Problem:
+    def _not_a_choice(self, path: FieldPath, value: str, choices: Sequence[str] | None = None) -> Problem:
         info = self._info(path)
-        choices = [str(choice) for choice in _choices(info.annotation if info else None)]
-        close = get_close_matches(value.strip("'\""), choices, n=1)
+        known = choices or [str(choice) for choice in _choices(info.annotation if info else None)]
+        close = get_close_matches(value.strip("'\""), known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        fix = f"{hint}{self._meaning(path) or ''}".strip()
-        return self._problem(path, f"{value} is none of {', '.join(choices)}", fix)
+        fix = hint.strip() if choices else f"{hint}{self._meaning(path) or ''}".strip()
+        return self._problem(path, f"{value} is none of {', '.join(known)}", fix)
 
     def _problem(self, path: FieldPath, what: str, fix: str | None = None) -> Problem:
         return Problem(what, self.origin.where(path), fix or None)
@@ -208,18 +213,41 @@ class _Reader:
         return value
 
     def _keys(self, path: FieldPath) -> list[str]:
-        info = self._info(path)
-        models = (self.root,) if not path else submodels(info.annotation) if info else ()
-        return list(fields_of(models))
+        """What the mapping at `path` may hold; of a union of kinds, what the kind written there may."""
+        return list(fields_of(self._models(path)))
 
     def _info(self, path: FieldPath) -> FieldInfo | None:
-        return field_paths(self.root).get(".".join(str(part) for part in path if isinstance(part, str)))
+        """The field at `path`; of a union of kinds, the one of the kind written there."""
+        names = tuple(part for part in path if isinstance(part, str))
+        if not names:
+            return None
+        return fields_of(self._models(names[:-1])).get(names[-1]) or field_paths(self.root).get(".".join(names))
+
+    def _models(self, path: FieldPath) -> tuple[type[BaseModel], ...]:
+        models: tuple[type[BaseModel], ...] = (self.root,)
+        for depth, name in enumerate(path, start=1):
+            info = fields_of(models).get(str(name))
+            models = of_kind(submodels(info.annotation), self._value(path[:depth], None)) if info else ()
+        return models
 
     def _meaning(self, path: FieldPath) -> str | None:
         info = self._info(path)
         explained = meaning(info) if info else None
         name = next((part for part in reversed(path) if isinstance(part, str)), None)
         return f"{name}: {explained}" if explained else None
+
+
+def of_kind(models: tuple[type[BaseModel], ...], value: Any) -> tuple[type[BaseModel], ...]:
+    """Of a union's models the one whose `kind` is written in `value`, or the default one; all where neither is."""
+    written = value.get("kind") if isinstance(value, Mapping) else None
+
+    def is_meant(model: type[BaseModel]) -> bool:
+        kind = model.model_fields.get("kind")
+        if kind is None:
+            return False
+        return written in get_args(kind.annotation) if written is not None else not kind.is_required()
+
+    return tuple(model for model in models if is_meant(model)) or models
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from harness.spec.diagnostics import checked
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.kinds import Kind, kind_of_keys
 from harness.spec.origin import Origin
+from harness.spec.surroundings import Surroundings
 from harness.spec.yaml_tree import Document, Node, read_document
 
 __all__ = ["accept", "apply_overrides", "experiment_from_dict", "kind_of", "load_experiment", "refuse_other_kind"]
@@ -20,11 +21,11 @@ __all__ = ["accept", "apply_overrides", "experiment_from_dict", "kind_of", "load
 Result = TypeVar("Result")
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
+def load_experiment(path: Path, overrides: Sequence[str] = (), learners: Sequence[Path] = ()) -> ExperimentSpec:
     """The experiment file at `path` over its bases, with overrides ("model.width=72", YAML values) laid over it.
 
     InputError holds every mistake in the files and the overrides. `name` defaults to the file's stem;
-    `name` and `notes` of a base are not taken over.
+    `name` and `notes` of a base are not taken over. `learners` are the files of those that learn from this one.
     """
     first = read_document(Path(path))
     refuse_other_kind(first, "experiment")
@@ -34,7 +35,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentSpec
     except InputError as error:
         raise InputError([*first.problems, *error.problems, *_mistakes_without_base(first), *problems]) from None
     tree = apply_overrides(document.root.plain(), {override.path: override.value for override in laid_over})
-    spec, mistakes = checked(ExperimentSpec, tree, Origin(document.root, tuple(laid_over)), extra_keys=("base",))
+    spec, mistakes = Surroundings(*learners, first.path).checked(
+        tree, Origin(document.root, tuple(laid_over)), ("base",)
+    )
     return accept(spec, [*document.problems, *mistakes, *problems])
 
 
@@ -46,7 +49,10 @@ def _mistakes_without_base(first: Document) -> list[Problem]:
 
 
 def experiment_from_dict(data: dict[str, Any]) -> ExperimentSpec:
-    """A spec from plain data, e.g. a record's `spec`; InputError names the fields that are wrong."""
+    """A spec from plain data, e.g. a record's `spec`; InputError names the fields that are wrong.
+
+    Nothing that it names is looked at: a record stands for itself.
+    """
     spec, problems = checked(ExperimentSpec, data, Origin(Node(None, "")))
     return accept(spec, problems)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.errors import Problem
+from harness.spec.base import check_name
 from harness.spec.composition import apply_overrides, path_problem
-from harness.spec.diagnostics import checked
-from harness.spec.experiment import ExperimentSpec, check_name
+from harness.spec.experiment import ExperimentSpec
 from harness.spec.identity import spec_digest
 from harness.spec.origin import Origin, Override
+from harness.spec.paths import from_file
+from harness.spec.surroundings import Surroundings
 from harness.spec.yaml_tree import Document, Node, shown
 
 # Section of an ablation file -> the arm's name, from its key there.
@@ -53,7 +56,7 @@ def drafts_of(document: Document, problems: list[Problem]) -> Iterator[Draft]:
         for key, node in _children(document.root.value.get(section)):
             if isinstance(node.value, dict):
                 label = f"{section}.{shown(key)}"
-                overrides = overrides_of(node, label, problems)
+                overrides = overrides_of(node, label, problems, document.path)
                 complete = len(overrides) == len(node.value)
                 yield Draft(pattern.format(key), overrides, f"{node.place}: {label}", section != "arms", complete)
 
@@ -62,7 +65,7 @@ def _children(node: Node | None) -> list[tuple[str, Node]]:
     return list(node.value.items()) if node is not None and isinstance(node.value, dict) else []
 
 
-def overrides_of(node: Node, label: str, problems: list[Problem]) -> tuple[Override, ...]:
+def overrides_of(node: Node, label: str, problems: list[Problem], written_in: Path) -> tuple[Override, ...]:
     """A mapping of dotted paths to values as overrides, without those whose path is a mistake."""
     overrides: list[Override] = []
     for path, child in _children(node):
@@ -71,7 +74,7 @@ def overrides_of(node: Node, label: str, problems: list[Problem]) -> tuple[Overr
         if problem:
             problems.append(problem)
         else:
-            overrides.append(Override(path, child.plain(), where))
+            overrides.append(Override(path, from_file(child, written_in, path).plain(), where))
     return tuple(overrides)
 
 
@@ -93,6 +96,7 @@ class Expansion:
     """The arms of a study, the base first, and what was wrong or merged on the way to them."""
 
     def __init__(self, base: Document, shared: Sequence[Override]):
+        self._surroundings = Surroundings()
         self.arms: list[Arm] = []
         self.problems: list[Problem] = []
         self.remarks: list[str] = []
@@ -101,7 +105,7 @@ class Expansion:
         self._name = str(self._tree["name"])
         self._places: dict[str, str] = {}
         self._digests: dict[str, Draft | None] = {}
-        spec, mistakes = checked(ExperimentSpec, self._tree, Origin(base.root, tuple(shared)), extra_keys=("base",))
+        spec, mistakes = self._surroundings.checked(self._tree, Origin(base.root, tuple(shared)), extra_keys=("base",))
         self.problems += mistakes
         if spec is not None:
             self.arms.append(Arm(spec.name, {}, spec))
@@ -128,7 +132,7 @@ class Expansion:
         base_is_valid = bool(self.arms)
         # What an invalid base makes of an arm is told once, at the base: of the arm, what its overrides wrote.
         default = draft.place if base_is_valid else _ELSEWHERE
-        spec, mistakes = checked(ExperimentSpec, tree, Origin(self._root, draft.overrides, default))
+        spec, mistakes = self._surroundings.checked(tree, Origin(self._root, draft.overrides, default))
         self.problems += [problem for problem in mistakes if not (problem.where or "").startswith(_ELSEWHERE)]
         return spec
 

@@ -11,22 +11,45 @@ import json
 from typing import Any
 
 from harness.spec.experiment import ExperimentSpec
+from harness.spec.model import Model
 
 NUMERICS: int = 1
 """Raised when the code computes other numbers from the same spec: runs made before are then made again."""
 
-INERT = {"name", "notes", "seed", "guard"}
-"""Fields that change no result, and the seed, which `run_id` takes separately."""
+INERT: dict[str, Any] = {
+    "name": True,
+    "notes": True,
+    "seed": True,
+    "guard": True,
+    "data": {"folder": {"path", "content"}},
+    "loss": {"distill": {"teacher"}},
+}
+"""Fields that change no result, the seed, which `run_id` takes separately, and paths: what lies there is in the
+identity by its digest."""
 
 
 def canonical(spec: ExperimentSpec) -> dict[str, Any]:
-    """Every field that can change a result, JSON values, neutral ones left out, the width written per group.
+    """Every field that can change a result, JSON values, neutral ones left out, per-group numbers written per group.
 
-    A toggle that is on stands there even when all its settings are neutral: `{"se": {}}` is not `{}`.
+    A toggle that is on stands there even when all its settings are neutral: `{"se": {}}` is not `{}`. A teacher that
+    is not trained yet has no digest: its name as written stands there instead, which tells arms of one study apart
+    and makes no run's identity.
     """
     fields = spec.model_dump(mode="json", exclude=INERT, exclude_defaults=True)
     fields["model"]["width"] = list(spec.model.widths)
+    if set(spec.model.kernel_sizes) == {Model.model_fields["kernel_size"].default}:
+        fields["model"].pop("kernel_size", None)
+    else:
+        fields["model"]["kernel_size"] = list(spec.model.kernel_sizes)
+    if awaits_teacher(spec):
+        assert spec.loss.distill
+        fields["loss"]["distill"]["teacher"] = spec.loss.distill.teacher
     return fields
+
+
+def awaits_teacher(spec: ExperimentSpec) -> bool:
+    """Whether the spec learns from a teacher whose weights are not known: it has no run id yet."""
+    return spec.loss.distill is not None and spec.loss.distill.teacher_digest is None
 
 
 def spec_digest(spec: ExperimentSpec) -> str:
@@ -36,7 +59,12 @@ def spec_digest(spec: ExperimentSpec) -> str:
 
 
 def run_id(spec: ExperimentSpec, seed: int) -> str:
-    """10 hex digits: the spec, trained with `seed` by code of these NUMERICS."""
+    """10 hex digits: the spec, trained with `seed` by code of these NUMERICS.
+
+    ValueError while its teacher's weights are not known (`harness.teacher.resolve` fills them in).
+    """
+    if awaits_teacher(spec):
+        raise ValueError(f"{spec.name} has no run id before its teacher is trained")
     return _sha256(f"{spec_digest(spec)} seed {seed} numerics {NUMERICS}")[:10]
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness.spec.ablation_file import AblationFile
+from harness.spec.base import SWITCH
 from harness.spec.expansion import SECTIONS, SET_BY_STUDY
-from harness.spec.experiment import SWITCH, ExperimentSpec
+from harness.spec.experiment import ExperimentSpec
 from harness.spec.fields import field_paths
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -22,6 +23,7 @@ def json_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     experiment = _schema_of(ExperimentSpec, definitions)
     ablation = _schema_of(AblationFile, definitions)
+    _allow_any_kind(definitions)
     _allow_switches(experiment, definitions)
     for definition in [experiment, *(d for name, d in definitions.items() if name != "Reference")]:
         definition.pop("required", None)
@@ -46,22 +48,33 @@ def _allow_switches(experiment: dict[str, Any], definitions: dict[str, Any]) -> 
     """A toggle may be written true or false, which its type after validation does not show."""
     for path, info in field_paths(ExperimentSpec).items():
         if SWITCH in info.metadata:
-            _schema_at(path, experiment, definitions)["anyOf"].append({"type": "boolean"})
+            for schema in _schemas_at(path, experiment, definitions):
+                schema["anyOf"].append({"type": "boolean"})
+
+
+def _allow_any_kind(definitions: dict[str, Any]) -> None:
+    """A base may have written the `kind` of a union, without which several of its models may fit."""
+    for definition in definitions.values():
+        for schema in definition.get("properties", {}).values():
+            if "oneOf" in schema:
+                schema["anyOf"] = schema.pop("oneOf")
 
 
 def _paths(experiment: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """Dotted path -> schema of the field, for completing overrides."""
-    paths = [path for path in field_paths(ExperimentSpec) if path not in SET_BY_STUDY]
-    return {path: _schema_at(path, experiment, definitions) for path in paths}
+    paths = {}
+    for path in field_paths(ExperimentSpec):
+        if path not in SET_BY_STUDY:
+            schemas = _schemas_at(path, experiment, definitions)
+            paths[path] = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return paths
 
 
-def _schema_at(path: str, experiment: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of the field at `path`: through references, past the null of a toggle."""
-    schema = experiment
+def _schemas_at(path: str, experiment: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas of the field at `path`, one for each kind that has it: through references, past a toggle's null."""
+    schemas = [experiment]
     for part in path.split("."):
-        for option in [schema, *schema.get("anyOf", [])]:
-            if "$ref" in option:
-                schema = definitions[option["$ref"].rsplit("/", 1)[-1]]
-                break
-        schema = schema["properties"][part]
-    return schema
+        options = [option for schema in schemas for option in (schema, *schema.get("anyOf", []))]
+        targets = [definitions[o["$ref"].rsplit("/", 1)[-1]] if "$ref" in o else o for o in options]
+        schemas = [target["properties"][part] for target in targets if part in target.get("properties", {})]
+    return schemas

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.errors import InputError, Interrupted, Problem, TimeLimitReached
+from harness.errors import InputError, Interrupted, Problem, RunFailed, TimeLimitReached
 from harness.events import Observer, silent, unbreakable
 from harness.options import RunOptions
 from harness.runner import check_same_hardware, claim, set_aside
@@ -14,6 +14,7 @@ from harness.spec.ablation import Study
 from harness.stop import Stop
 from harness.study.local import Job, execute, threads_per_worker
 from harness.study.plan import Plan, PlannedRun, make_plan
+from harness.tracking.record import FINISHED
 from harness.tracking.store import Store
 from harness.training import device
 from harness.training.data import ensure_data
@@ -41,13 +42,13 @@ class Outcome:
         return tuple(run for run in self.plan.runs if run.state == "failed" or self._ended_badly(run))
 
     def _ended_badly(self, run: PlannedRun) -> bool:
-        return self.statuses.get(run.run_id) in ("killed", "refused")
+        return run.run_id is not None and self.statuses.get(run.run_id) in ("killed", "refused")
 
 
 def ablate(
     study: Study, options: AblateOptions | None = None, observer: Observer = silent, stop: Stop | None = None
 ) -> Outcome:
-    """Run what is missing of `study`, each run in a process of its own.
+    """Run what is missing of `study`, teachers first, each run in a process of its own.
 
     Those processes import the calling script: a script needs the usual `if __name__ == "__main__":`.
 
@@ -59,7 +60,8 @@ def ablate(
     options = options or AblateOptions()
     stop = stop or Stop(options.run.time_limit)
     store = Store(options.run.runs_dir)
-    plan = make_plan(study, store)
+    plan = train_teachers(study, options, observer, stop)
+    study = plan.study
     chosen = runs_to_do(plan, options)
     _check_hardware(plan, options.run)
     _check_data(chosen, options.run.data_dir)
@@ -76,6 +78,49 @@ def ablate(
         left = f"{after.count('done')} of {len(after.runs)} runs are done; {options.run.continue_with} to go on"
         raise (TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left))
     return Outcome(after, statuses)
+
+
+def train_teachers(study: Study, options: AblateOptions, observer: Observer, stop: Stop) -> Plan:
+    """Train the teachers that are not trained yet, one after another; the plan with all identities known.
+
+    Raises:
+        RunFailed: a teacher has no weights to teach with.
+        InputError, Interrupted, TimeLimitReached: as `ablate`.
+    """
+    store = Store(options.run.runs_dir)
+    plan = make_plan(study, store)
+    while teacher := next((planned.run for planned in plan.teachers if _can_train(planned.run)), None):
+        _train_teacher(teacher, options.run, store, observer, stop)
+        plan = make_plan(study, store)
+    return plan
+
+
+def _train_teacher(run: PlannedRun, options: RunOptions, store: Store, observer: Observer, stop: Stop) -> None:
+    _check_data([run], options.data_dir)
+    store.ensure_writable()
+    labels = replace(options, fresh=False, threads=options.threads or threads_per_worker(1))
+    with stop.on_signals():
+        statuses = execute([Job(_id(run), run.arm.spec, run.seed, labels)], 1, unbreakable(observer), stop)
+    _mark_killed(statuses, store)
+    status = statuses.get(_id(run), "interrupted")
+    if status == "interrupted":
+        left = f"the teacher, {run.arm.name}, is not trained yet; {options.continue_with} to go on"
+        raise (TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left))
+    if status == "busy":
+        raise RunFailed(f"the teacher, {run.arm.name}, is with another process: run it again when that is done")
+    if status not in FINISHED:
+        raise RunFailed(f"the teacher, {run.arm.name} (seed {run.seed}), ended as {status}: no arm can learn from it")
+
+
+def _can_train(run: PlannedRun) -> bool:
+    """Not done, and its own teacher is."""
+    return run.state != "done" and run.run_id is not None
+
+
+def _id(run: PlannedRun) -> str:
+    """Of a run whose teachers are all trained."""
+    assert run.run_id
+    return run.run_id
 
 
 def runs_to_do(plan: Plan, options: AblateOptions) -> list[PlannedRun]:
@@ -99,7 +144,7 @@ def _job(run: PlannedRun, study: Study, options: AblateOptions) -> Job:
         threads=threads,
         fresh=False,  # what was there has been put aside
     )
-    return Job(run.run_id, run.arm.spec, run.seed, labels)
+    return Job(_id(run), run.arm.spec, run.seed, labels)
 
 
 def _check_hardware(plan: Plan, options: RunOptions) -> None:
@@ -108,7 +153,7 @@ def _check_hardware(plan: Plan, options: RunOptions) -> None:
     for planned in plan.arms:
         hardware = device.resolve(options.device, planned.arm.spec.train.precision)
         for run in planned.runs:
-            if run.record and not options.any_device and not options.fresh:
+            if run.record and run.folder and not options.any_device and not options.fresh:
                 try:
                     check_same_hardware(run.record, run.folder, hardware)
                 except InputError as error:
@@ -120,9 +165,9 @@ def _check_hardware(plan: Plan, options: RunOptions) -> None:
 def _set_aside(runs: Sequence[PlannedRun], store: Store, observer: Observer) -> None:
     """All of them before the first is run again, so that an interruption leaves no old result among the new."""
     for run in runs:
-        if run.record:
+        if run.record and run.folder:
             with claim(run.folder):
-                set_aside(store, run.run_id, observer)
+                set_aside(store, _id(run), observer)
 
 
 def _check_data(runs: Sequence[PlannedRun], data_dir: Path) -> None:

@@ -11,11 +11,14 @@ from harness.reporting.runs import metric_of
 from harness.reporting.statistics import pooled_spread, smallest_sign_flip_p
 from harness.spec import identity
 from harness.spec.ablation import Arm, Study
+from harness.spec.experiment import ExperimentSpec
+from harness.teacher import lineage, resolve_study
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder, Store
 from harness.training.guard import Cost, check_budget
 
 State = Literal["done", "to_do", "running", "failed"]
+Finder = Callable[[str], tuple[RunFolder, Record] | None]
 
 ASSUMED_SPREAD = 0.002  # standard deviation of accuracy over seeds, where no finished runs tell it
 GUESS_BELOW = 5  # degrees of freedom under which a spread is a guess
@@ -23,14 +26,17 @@ GUESS_BELOW = 5  # degrees of freedom under which a spread is a guess
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One arm with one seed. `record` is what the store holds of it; `folder` where it is or will be."""
+    """One arm with one seed. `record` is what the store holds of it; `folder` where it is or will be.
+
+    `run_id` and `folder` are None as long as the arm's teacher is not trained: its weights are in the identity.
+    """
 
     arm: Arm
     seed: int
-    run_id: str
+    run_id: str | None
     state: State
     record: Record | None
-    folder: RunFolder
+    folder: RunFolder | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,15 @@ class PlannedArm:
         """Parameters left under the budget; None where there is no limit."""
         limit = self.arm.spec.guard.max_parameters
         return None if limit is None else limit - self.cost.trainable_parameters
+
+
+@dataclass(frozen=True)
+class PlannedTeacher:
+    """An experiment that arms learn from: trained first, with its own seed, then reused."""
+
+    spec: ExperimentSpec
+    cost: Cost
+    run: PlannedRun
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,7 @@ class Plan:
     spread: Spread
     detectable_difference: float | None
     smallest_sign_flip_p: float
+    teachers: tuple[PlannedTeacher, ...] = ()
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:
@@ -96,8 +112,9 @@ def make_plan(study: Study, store: Store) -> Plan:
     """Check every arm against its budget and look up every run.
 
     Raises:
-        InputError: some arms are over their budget; all of them are named.
+        InputError: some arms are over their budget; all of them are named. A teacher can't teach.
     """
+    study = resolve_study(study, store)
     costs = check_budget([arm.spec for arm in study.arms])
     entries = {record.run_id: (folder, record) for folder, record in store.entries()}
     arms = tuple(
@@ -107,10 +124,25 @@ def make_plan(study: Study, store: Store) -> Plan:
     spread = _spread(arms)
     n, others = len(study.seeds), len(study.arms) - 1
     detectable = detectable_difference(n, others, spread.sd) if n > 1 and others else None
-    return Plan(study, arms, spread, detectable, smallest_sign_flip_p(n))
+    teachers = _teachers(study, store, entries.get)
+    return Plan(study, arms, spread, detectable, smallest_sign_flip_p(n), teachers)
 
 
-def _look_up(arm: Arm, seed: int, store: Store, find: Callable[[str], tuple[RunFolder, Record] | None]) -> PlannedRun:
+def _teachers(study: Study, store: Store, find: Finder) -> tuple[PlannedTeacher, ...]:
+    """The teachers given as experiment files, each once, a teacher's own teacher before it."""
+    specs: dict[str, ExperimentSpec] = {}
+    for arm in study.arms:
+        for teacher in lineage(arm.spec, store):
+            specs.setdefault(identity.spec_digest(teacher), teacher)
+    costs = check_budget(list(specs.values()), [f"teacher {spec.name}" for spec in specs.values()])
+    arms = [Arm(spec.name, {}, spec) for spec in specs.values()]
+    runs = [_look_up(arm, arm.spec.seed, store, find) for arm in arms]
+    return tuple(PlannedTeacher(run.arm.spec, cost, run) for cost, run in zip(costs, runs, strict=True))
+
+
+def _look_up(arm: Arm, seed: int, store: Store, find: Finder) -> PlannedRun:
+    if identity.awaits_teacher(arm.spec):
+        return PlannedRun(arm, seed, None, "to_do", None, None)
     run_id = identity.run_id(arm.spec, seed)
     found = find(run_id)
     record = found[1] if found else None
@@ -151,6 +183,16 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "assumed_spread": {"sd": plan.spread.sd, "source": plan.spread.source, "df": plan.spread.df},
         "smallest_sign_flip_p": plan.smallest_sign_flip_p,
         "expected_seconds": plan.expected_seconds(),
+        "teachers": [
+            {
+                "name": teacher.spec.name,
+                "trainable_parameters": teacher.cost.trainable_parameters,
+                "max_parameters": teacher.spec.guard.max_parameters,
+                "macs": teacher.cost.macs,
+                "runs": [{"seed": teacher.run.seed, "run_id": teacher.run.run_id, "state": teacher.run.state}],
+            }
+            for teacher in plan.teachers
+        ],
         "arms": [
             {
                 "name": planned.arm.name,

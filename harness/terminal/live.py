@@ -27,7 +27,7 @@ class StudyRun(Protocol):
     """What the study's display needs of a planned run (`harness.study.plan.PlannedRun` is one)."""
 
     @property
-    def run_id(self) -> str: ...
+    def run_id(self) -> str | None: ...
     @property
     def seed(self) -> int: ...
 
@@ -136,7 +136,7 @@ class StudyDisplay(_Display):
         super().__init__(console)
         self.arms, self.slots = arms, slots
         self.cells = {run_id: Text(state) for run_id, state in states.items()}
-        self.labels = {run.run_id: f"{name} seed {run.seed}" for name, runs in arms for run in runs}
+        self.labels = {run.run_id or "": f"{name} seed {run.seed}" for name, runs in arms for run in runs}
         self.waiting = set(waiting)
         self.total, self.done = len(waiting), 0
         self.running: dict[str, tuple[float, float]] = {}  # run id -> (started, seconds left)
@@ -223,5 +223,5 @@ class StudyDisplay(_Display):
         for seed in seeds:
             table.add_column(f"seed {seed}", no_wrap=True)
         for name, runs in self.arms:
-            table.add_row(escape(name), *(self.cells.get(run.run_id, Text("waiting", "dim")) for run in runs))
+            table.add_row(escape(name), *(self.cells.get(run.run_id or "", Text("waiting", "dim")) for run in runs))
         return Group(table, Text(self._summary(), "bold"))

@@ -12,6 +12,7 @@ from harness import reporting
 from harness.errors import CheckFailed, InputError
 from harness.reporting.model import RunsReport, StudyReport
 from harness.spec.ablation import Study, load_study
+from harness.teacher import resolve_study
 from harness.tracking.select import find_record
 from harness.tracking.store import Store
 
@@ -39,7 +40,9 @@ def make_report(
         if format not in FORMATS:
             raise InputError(f"{format!r} is no format of a report", where="--format", fix=f"use {', '.join(FORMATS)}")
     store = Store(runs_dir)
-    study = load_study(Path(what[0]), overrides, seeds) if len(what) == 1 and _is_file(what[0]) else None
+    study = None
+    if len(what) == 1 and _is_file(what[0]):
+        study = resolve_study(load_study(Path(what[0]), overrides, seeds), store)
     report: StudyReport | RunsReport = reporting.build(study, store) if study else _of_runs(what, store)
     for problem in store.problems:
         print(f"left out: {problem}", file=sys.stderr)

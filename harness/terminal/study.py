@@ -12,9 +12,9 @@ from harness import reporting
 from harness.reporting.runs import metric_of
 from harness.spec.ablation import Study
 from harness.stop import Stop
-from harness.study.ablate import AblateOptions, Outcome, ablate, runs_to_do
-from harness.study.plan import PlannedRun, make_plan
-from harness.terminal.live import StudyDisplay
+from harness.study.ablate import AblateOptions, Outcome, ablate, runs_to_do, train_teachers
+from harness.study.plan import PlannedRun
+from harness.terminal.live import RunDisplay, StudyDisplay
 from harness.terminal.tables import table
 from harness.terminal.words import accuracy
 from harness.tracking.store import Store
@@ -22,7 +22,10 @@ from harness.tracking.store import Store
 
 def ablate_and_show(study: Study, options: AblateOptions, console: Console) -> Outcome:
     """Run what is missing with a live table; says at once when nothing is."""
-    plan = make_plan(study, Store(options.run.runs_dir))
+    stop = Stop(options.run.time_limit)
+    with RunDisplay(console) as teaching:
+        plan = train_teachers(study, options, teaching, stop)
+    study = plan.study
     to_do = runs_to_do(plan, options)
     arms = [(arm.arm.name, arm.runs) for arm in plan.arms]
     done = plan.count("done")
@@ -34,9 +37,8 @@ def ablate_and_show(study: Study, options: AblateOptions, console: Console) -> O
     console.print(text if to_do else f"{text}: nothing to train")
     for remark in study.remarks:
         console.print(escape(remark))
-    states = {run.run_id: _shown(run) for run in plan.runs if run.state != "to_do"}
-    stop = Stop(options.run.time_limit)
-    with StudyDisplay(console, arms, states, options.jobs, {run.run_id for run in to_do}) as display:
+    states = {run.run_id: _shown(run) for run in plan.runs if run.state != "to_do" and run.run_id}
+    with StudyDisplay(console, arms, states, options.jobs, {run.run_id for run in to_do if run.run_id}) as display:
         return ablate(study, options, display, stop)
 
 
@@ -66,7 +68,7 @@ def print_outcome(study: Study, outcome: Outcome, paths: Sequence[Path], runs_di
     console.print(shown)
     for run in outcome.failures:
         error = (run.record and run.record.error) or {}
-        status = run.record.status if run.record else outcome.statuses.get(run.run_id, run.state)
+        status = run.record.status if run.record else outcome.statuses.get(run.run_id or "", run.state)
         message = error.get("message", "no message")
         console.print(f"{escape(run.arm.name)} seed {run.seed}: {status}: {escape(message)}", style="red")
     elsewhere = outcome.plan.count("running")

@@ -41,12 +41,14 @@ class Scores(Stored):
 
 
 class Results(Stored):
-    """The two sets of weights a run may be judged by."""
+    """The two sets of weights a run may be judged by, and the last ones once more with test-time augmentation."""
 
     final: Scores | None = None
     """After the last epoch; None as long as the run has not finished."""
     best: Scores | None = None
     """The checkpoint with the lowest validation loss; None where the protocol has no validation."""
+    final_flip_tta: Scores | None = None
+    """The last epoch's weights with flip test-time augmentation; None where the spec does not ask for it."""
 
 
 class Wandb(Stored):
@@ -80,6 +82,8 @@ class Record(Stored):
     timings: dict[str, float] = Field(default_factory=dict)
     """Seconds by part ("train", "evaluate", "total"), and "images_per_second"."""
     provenance: dict[str, Any] = Field(default_factory=dict)
+    weights: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 over the kept weights ("final", "best"): what a student's identity takes of its teacher."""
     wandb: Wandb = Field(default_factory=Wandb)
     error: dict[str, Any] | None = None
     """`type`, `message` and `traceback` of what ended the run; None where nothing did."""
@@ -116,7 +120,7 @@ _LABELS = (
 _CONDITIONS = ("started", "ended", "device_type", "device_name", "precision", "git_commit", "data_digest")
 FLAT_COLUMNS = (
     *_LABELS,
-    *(f"{which}_{field}" for which in ("final", "best") for field in Scores.model_fields),
+    *(f"{which}_{field}" for which in Results.model_fields for field in Scores.model_fields),
     *_CONDITIONS,
     "wandb_state",
     "error",
@@ -127,7 +131,8 @@ FLAT_COLUMNS = (
 def flat_row(record: Record) -> dict[str, Any]:
     """The record as one flat row of a table: `final_val_accuracy`, `seconds_train`, `device_name`, ..."""
     row = {field: getattr(record, field) for field in _LABELS}
-    for which, scores in (("final", record.results.final), ("best", record.results.best)):
+    for which in Results.model_fields:
+        scores = getattr(record.results, which)
         row |= {f"{which}_{field}": getattr(scores, field) if scores else None for field in Scores.model_fields}
     row |= {key: record.provenance.get(key) for key in _CONDITIONS}
     row |= {"wandb_state": record.wandb.state, "error": record.error.get("message") if record.error else None}

@@ -17,16 +17,21 @@ def find_record(store: Store, text: str) -> Record:
     Raises:
         InputError: none or several are meant.
     """
+    return find_run(store, text)[1]
+
+
+def find_run(store: Store, text: str) -> tuple[RunFolder, Record]:
+    """The folder and the record that `text` means, as `find_record` finds it."""
     if Path(text).is_dir() and (Path(text) / "record.json").is_file():
-        return RunFolder(Path(text)).read_record()
+        return RunFolder(Path(text)), RunFolder(Path(text)).read_record()
     entries = store.entries()
-    meant = [record for folder, record in entries if text in (record.run_id, folder.path.name)]
-    meant = meant or [record for _, record in entries if record.run_id.startswith(text)]
-    meant = meant or [record for _, record in entries if record.name == text]
+    meant = [entry for entry in entries if text in (entry[1].run_id, entry[0].path.name)]
+    meant = meant or [entry for entry in entries if entry[1].run_id.startswith(text)]
+    meant = meant or [entry for entry in entries if entry[1].name == text]
     if len(meant) == 1:
         return meant[0]
     if meant:
-        names = ", ".join(f"{record.run_id} ({record.name} seed {record.seed})" for record in meant)
+        names = ", ".join(f"{record.run_id} ({record.name} seed {record.seed})" for _, record in meant)
         raise InputError(f"{text!r} means {len(meant)} runs", where=str(store.root), fix=f"name one: {names}")
     known = [name for folder, record in entries for name in (record.run_id, folder.path.name)]
     near = difflib.get_close_matches(text, known, 1)

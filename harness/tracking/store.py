@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, Timeout
 
 from harness.errors import InputError, Problem
-from harness.spec.experiment import check_name
+from harness.spec.base import check_name
 from harness.tracking.atomic import atomic_write_bytes as atomic_write_bytes
 from harness.tracking.atomic import atomic_write_text as atomic_write_text
 from harness.tracking.atomic import atomic_writer as atomic_writer

@@ -1,124 +1,95 @@
 """Augmentation on the device, a batch at a time: an epoch's draws made at once, then pure functions of them.
 
-Images are uint8 [N, H, W, C] until `normalise`; after it [N, C, H, W] in channels_last memory.
+Images are uint8 [N, H, W, C] until `Normaliser`; after it [N, C, H, W] in channels_last memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
-from harness.spec.experiment import Augment, CutMix, ExperimentSpec
-from harness.training import draws
-
-
-@dataclass(frozen=True)
-class MixedBatch:
-    """CutMix of one batch: pixels in `box` (top, bottom, left, right) come from image `partner[i]`.
-
-    `kept` is the share of the area that stays the image's own, hence the weight of its own label.
-    """
-
-    partner: Tensor
-    box: tuple[int, int, int, int]
-    kept: float
+from harness.spec.augment import Augment
+from harness.spec.experiment import ExperimentSpec
+from harness.training import draws, geometry, trivial_augment
+from harness.training.cutout import cutout
+from harness.training.data import Images
+from harness.training.mixing import MixedBatch, draw_cutmix, draw_mixup, mix_images
 
 
 @dataclass(frozen=True)
 class EpochDraws:
-    """Everything random about one epoch's batches, drawn at its beginning.
+    """Everything random about one epoch's batches, drawn at its beginning; None where nothing is drawn.
 
     Attributes:
         order: int64 [N], the images' order.
-        offsets: int64 [N, 2], row and column of each *image's* crop in its padded version, or None.
-        mirrored: bool [N], per image, or None.
-        mixes: one entry a step: how the batch is mixed, or None where it is left alone.
+        offsets: int64 [N, 2], row and column of each *image's* crop in its padded version.
+        mirrored: bool [N], per image.
+        degrees: float32 [N], each image's rotation.
+        factors: float32 [N], each image's scaling.
+        operations: int64 [N, 3], TrivialAugment's operation, bin and sign of each image; on the CPU, where it is read.
+        centres: int64 [N, 2], row and column of the centre of each image's Cutout square.
+        cutmixes: one entry a step: how CutMix mixes the batch, or None where it leaves it alone.
+        mixups: likewise for Mixup, drawn for every batch and used for those that CutMix leaves alone.
     """
 
     order: Tensor
     offsets: Tensor | None
     mirrored: Tensor | None
-    mixes: Sequence[MixedBatch | None]
+    degrees: Tensor | None
+    factors: Tensor | None
+    operations: Tensor | None
+    centres: Tensor | None
+    cutmixes: Sequence[MixedBatch | None]
+    mixups: Sequence[MixedBatch | None]
+
+    def mix(self, step: int) -> MixedBatch | None:
+        """How batch `step` (from 0) is mixed, or None."""
+        return self.cutmixes[step] or self.mixups[step]
+
+    @property
+    def mixes(self) -> Sequence[MixedBatch | None]:  # SHIM until loop.py uses Batches
+        return [self.mix(step) for step in range(len(self.cutmixes))]
 
 
 def draw_epoch(spec: ExperimentSpec, seed: int, epoch: int, images: int, device: torch.device) -> EpochDraws:
     """Draw epoch `epoch` (from 1) over `images` training images; each purpose from its own generator."""
     augment = spec.augment
-    order = torch.randperm(images, generator=draws.generator(seed, "order", epoch))
-    offsets = mirrored = None
+    height, width = spec.dataset.image_shape[1:]
+    size = spec.train.batch_size
+    sizes = [min(size, images - first) for first in range(0, images, size)]
+
+    def generator(purpose: str) -> torch.Generator:
+        return draws.generator(seed, purpose, epoch)
+
+    def uniform(purpose: str, low: float, high: float) -> Tensor:
+        return (low + (high - low) * torch.rand(images, generator=generator(purpose))).to(device)
+
+    order = torch.randperm(images, generator=generator("order")).to(device)
+    offsets = mirrored = degrees = factors = operations = centres = None
     if augment.crop:
         high = 2 * augment.crop.padding + 1
-        offsets = torch.randint(high, (images, 2), generator=draws.generator(seed, "crop", epoch)).to(device)
+        offsets = torch.randint(high, (images, 2), generator=generator("crop")).to(device)
     if augment.flip:
-        mirrored = (torch.rand(images, generator=draws.generator(seed, "flip", epoch)) < 0.5).to(device)
-    steps = -(-images // spec.train.batch_size)
-    mixes: list[MixedBatch | None] = [None] * steps
+        mirrored = uniform("flip", 0.0, 1.0) < 0.5
+    if augment.rotation:
+        degrees = uniform("rotation", -augment.rotation.degrees, augment.rotation.degrees)
+    if augment.scaling:
+        factors = uniform("scaling", augment.scaling.low, augment.scaling.high)
+    if augment.trivial_augment:
+        operations = trivial_augment.draw(images, generator("trivial-augment"))
+    if augment.cutout:
+        places = torch.randint(height * width, (images,), generator=generator("cutout")).to(device)
+        centres = torch.stack((places // width, places % width), dim=1)
+    cutmixes: Sequence[MixedBatch | None] = [None] * len(sizes)
     if augment.cutmix:
-        sizes = [min(spec.train.batch_size, images - step * spec.train.batch_size) for step in range(steps)]
-        height, width = spec.dataset.image_shape[1:]
-        mixes = draw_cutmix(augment.cutmix, seed, epoch, sizes, height, width, device)
-    return EpochDraws(order.to(device), offsets, mirrored, mixes)
-
-
-def draw_cutmix(
-    cutmix: CutMix, seed: int, epoch: int, sizes: Sequence[int], height: int, width: int, device: torch.device
-) -> list[MixedBatch | None]:
-    """One draw per batch, as the paper's code does: whether it is mixed, the ratio, the box's centre, the partners.
-
-    The box has sides sqrt(1 - ratio) of the image's and is cut off at its edges; the label weight is
-    the area really kept. The ratio is the Beta quantile of a uniform draw, so it needs no rejection.
-    """
-    uniform = torch.rand(len(sizes), 4, generator=draws.generator(seed, "cutmix", epoch), dtype=torch.float64).tolist()
-    partners = torch.rand(len(sizes), max(sizes), generator=draws.generator(seed, "cutmix-partner", epoch))
-    mixes: list[MixedBatch | None] = []
-    for (applied, quantile, row, column), ranks, size in zip(uniform, partners, sizes, strict=True):
-        if applied >= cutmix.probability:
-            mixes.append(None)
-            continue
-        ratio = float(betaincinv(cutmix.alpha, cutmix.alpha, quantile))
-        box = cutmix_box(ratio, int(row * height), int(column * width), height, width)
-        top, bottom, left, right = box
-        kept = 1 - (bottom - top) * (right - left) / (height * width)
-        mixes.append(MixedBatch(ranks[:size].argsort().to(device), box, kept))
-    return mixes
-
-
-def cutmix_box(ratio: float, row: int, column: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of the box that keeps about `ratio` of the area, centred at (row, column), clipped."""
-    side = (1 - ratio) ** 0.5
-    half_height, half_width = int(height * side) // 2, int(width * side) // 2
-    return (
-        max(row - half_height, 0),
-        min(row + half_height, height),
-        max(column - half_width, 0),
-        min(column + half_width, width),
-    )
-
-
-def pad(pixels: Tensor, augment: Augment) -> Tensor:
-    """uint8 [N, H, W, C] with the crop's black border added, once for the whole training."""
-    if not augment.crop:
-        return pixels
-    p = augment.crop.padding
-    return torch.nn.functional.pad(pixels, (0, 0, p, p, p, p))
-
-
-def gather(padded: Tensor, indices: Tensor, drawn: EpochDraws, height: int, width: int) -> Tensor:
-    """Images `indices`, cropped and mirrored as drawn: uint8 [B, height, width, C] by one indexing operation."""
-    if drawn.offsets is None and drawn.mirrored is None:
-        return padded[indices]
-    rows = torch.arange(height, device=padded.device).expand(len(indices), height)
-    columns = torch.arange(width, device=padded.device).expand(len(indices), width)
-    if drawn.mirrored is not None:
-        columns = torch.where(drawn.mirrored[indices, None], width - 1 - columns, columns)
-    if drawn.offsets is not None:
-        offsets = drawn.offsets[indices]
-        rows, columns = rows + offsets[:, :1], columns + offsets[:, 1:]
-    return padded[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+        cutmixes = draw_cutmix(augment.cutmix, seed, epoch, sizes, height, width, device)
+    mixups: Sequence[MixedBatch | None] = [None] * len(sizes)
+    if augment.mixup:
+        mixups = draw_mixup(augment.mixup, seed, epoch, sizes, device)
+    return EpochDraws(order, offsets, mirrored, degrees, factors, operations, centres, cutmixes, mixups)
 
 
 @dataclass(frozen=True)
@@ -134,12 +105,84 @@ class Normaliser:
         return cls(1 / (255 * std_), -mean_ / std_)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, H, W, C] -> float32 [B, C, H, W] in channels_last memory, without a copy for the layout."""
+        """uint8 or float32 [B, H, W, C], 0 to 255 -> float32 [B, C, H, W] in channels_last memory, without a copy."""
         return torch.addcmul(self.shift, pixels.float(), self.scale).permute(0, 3, 1, 2)
 
 
-def paste(images: Tensor, mix: MixedBatch) -> Tensor:
-    """CutMix on [B, C, H, W]: the box of each image is overwritten, in place, with its partner's."""
-    top, bottom, left, right = mix.box
-    images[:, :, top:bottom, left:right] = images[mix.partner, :, top:bottom, left:right]
-    return images
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on.
+
+    Attributes:
+        images: float32 [B, C, H, W] in channels_last memory, normalised and mixed.
+        labels: int64 [B], the images' own.
+        mix: how the images were mixed, which the loss does to the labels; None where they were not.
+        indices: int64 [B], which of the training images they are.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mix: MixedBatch | None
+    indices: Tensor
+
+
+class Batches:
+    """All batches of one training, epoch by epoch.
+
+    Holds the training images once more, with the crop's border where they are cropped; while an epoch with
+    TrivialAugment lasts, once more again without it.
+    """
+
+    def __init__(self, spec: ExperimentSpec, train: Images, normalise: Normaliser):
+        self.spec, self.train, self.normalise = spec, train, normalise
+        crop = spec.augment.crop
+        self.padded = geometry.pad(train.pixels, crop.padding) if crop else train.pixels
+
+    def epoch(self, drawn: EpochDraws) -> Callable[[int], Batch]:
+        """The batches of one epoch by their step (from 0); what is done once an epoch is done here."""
+        size = self.spec.train.batch_size
+        augmented = None if drawn.operations is None else self._trivially_augmented(drawn, drawn.operations)
+
+        def batch(step: int) -> Batch:
+            indices = drawn.order[step * size : (step + 1) * size]
+            pixels = self._moved(indices, drawn) if augmented is None else augmented[indices]
+            images, mix = self.normalise(pixels), drawn.mix(step)
+            if self.spec.augment.cutout and drawn.centres is not None:
+                images = cutout(images, drawn.centres[indices], self.spec.augment.cutout.size)
+            if mix:
+                images = mix_images(images, mix)
+            return Batch(images, self.train.labels[indices], mix, indices)
+
+        return batch
+
+    def _moved(self, indices: Tensor, drawn: EpochDraws) -> Tensor:
+        """Images `indices` cropped, mirrored, rotated and scaled: [B, H, W, C], uint8, or float32 if interpolated."""
+        height, width = self.train.pixels.shape[1:3]
+        pixels = geometry.gather(self.padded, indices, drawn.offsets, drawn.mirrored, height, width)
+        if drawn.degrees is None and drawn.factors is None:
+            return pixels
+        degrees, factors = (None if each is None else each[indices] for each in (drawn.degrees, drawn.factors))
+        return geometry.rotate_and_scale(pixels, degrees, factors)
+
+    def _trivially_augmented(self, drawn: EpochDraws, operations: Tensor) -> Tensor:
+        """All training images after TrivialAugment, uint8 [N, H, W, C]."""
+        augmented = torch.empty_like(self.train.pixels)
+        for name, strength, indices in trivial_augment.groups(operations, augmented.device):
+            pixels = self._moved(indices, drawn)
+            if pixels.is_floating_point():
+                pixels = pixels.round().to(torch.uint8)
+            augmented[indices] = trivial_augment.apply(name, pixels.permute(0, 3, 1, 2), strength).permute(0, 2, 3, 1)
+        return augmented
+
+
+# SHIM-BEGIN until loop.py uses Batches
+def pad(pixels: Tensor, augment: Augment) -> Tensor:
+    return geometry.pad(pixels, augment.crop.padding) if augment.crop else pixels
+
+
+def gather(padded: Tensor, indices: Tensor, drawn: EpochDraws, height: int, width: int) -> Tensor:
+    return geometry.gather(padded, indices, drawn.offsets, drawn.mirrored, height, width)
+
+
+paste = mix_images
+# SHIM-END

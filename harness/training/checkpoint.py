@@ -5,15 +5,19 @@ torch's format is a zip archive, whose CRC-32 of every member is the checksum.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 FORMAT = 1
+MEMORY_FORMAT = torch.channels_last  # of every network here: what the convolutions like best
 
 
 class DamagedCheckpoint(Exception):
@@ -43,3 +47,13 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DamagedCheckpoint(f"{path}: not a checkpoint of format {FORMAT}")
     return content
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values, in the names' order, whatever device or file they come from."""
+    sha = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.numpy().tobytes())
+    return sha.hexdigest()

@@ -25,14 +25,23 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, images: Images, normalise: Normaliser, hardware: Hardware) -> Evaluation:
-    """Evaluate with running batch statistics and without dropout; the model's mode is put back."""
+def evaluate(
+    model: nn.Module, images: Images, normalise: Normaliser, hardware: Hardware, *, flip: bool = False
+) -> Evaluation:
+    """Evaluate with running batch statistics and without dropout; the model's mode is put back.
+
+    With `flip` the logits are the mean of those of each image and of its mirror image (test-time augmentation).
+    """
     was_training = model.training
     model.eval()
     parts = []
     for pixels in images.pixels.split(BATCH[hardware.kind]):
+        normalised = normalise(pixels)
         with autocast(hardware):
-            parts.append(model(normalise(pixels)).float())
+            logits = model(normalised).float()
+            if flip:
+                logits = (logits + model(normalised.flip(3)).float()) / 2
+        parts.append(logits)
     model.train(was_training)
     logits = torch.cat(parts)
     loss = F.cross_entropy(logits, images.labels).item()

@@ -10,7 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import InputError, Problem
-from harness.spec.experiment import ExperimentSpec, Model
+from harness.spec.experiment import ExperimentSpec
+from harness.spec.model import Model
 from harness.training.model import ResNet
 
 

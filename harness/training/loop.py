@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.errors import HarnessError
 from harness.spec.experiment import EarlyStopping, ExperimentSpec
 from harness.training import augment, draws, optim
-from harness.training.augment import MixedBatch, Normaliser
+from harness.training.augment import Batches, Normaliser
+from harness.training.checkpoint import MEMORY_FORMAT
 from harness.training.data import Split
 from harness.training.device import Hardware, autocast
 from harness.training.evaluate import evaluate
-from harness.training.model import ResNet, build_model, initialise
+from harness.training.loss import objective
+from harness.training.model import ResNet, build_model, draw_kept, initialise
+from harness.training.schedule import LearningRate
 
 Row = dict[str, Any]
 State = dict[str, Any]
@@ -74,22 +76,34 @@ class Training:
         seed: every draw is a function of it.
         split: the data, already on the hardware's device.
         hardware: device and resolved precision.
+        teacher: the network whose soft targets `loss.distill` learns from, in evaluation mode.
     """
 
-    def __init__(self, spec: ExperimentSpec, seed: int, split: Split, hardware: Hardware):
-        self.spec, self.seed, self.split, self.hardware = spec, seed, split, hardware
+    def __init__(
+        self, spec: ExperimentSpec, seed: int, split: Split, hardware: Hardware, teacher: nn.Module | None = None
+    ):
+        self.spec, self.seed, self.split, self.hardware, self.teacher = spec, seed, split, hardware, teacher
         device = hardware.device
+        self.steps = -(-len(split.train) // spec.train.batch_size)
         self.model: ResNet = build_model(spec, device)
         initialise(self.model, seed)
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=MEMORY_FORMAT)
         self.parameters = list(self.model.parameters())
-        self.optimizer = optim.build_optimizer(spec.optim.optimizer, self.parameters)
-        self.schedule = optim.build_schedule(spec.optim.schedule, self.optimizer, spec.train.epochs)
+        self.optimizer = optim.build_optimizer(spec.optim.optimizer, self.model)
+        self.learning_rate = LearningRate(spec.optim, self.optimizer, spec.train.epochs, self.steps)
         self.lookahead = optim.Lookahead(spec.optim.lookahead, self.parameters) if spec.optim.lookahead else None
+        self.average = optim.Average(spec.optim.ema, self.model) if spec.optim.ema else None
+        if spec.train.compile:
+            torch.compiler.reset()  # or what is compiled would depend on the networks before it in this process
+            self.model.compile()
         self.normalise = Normaliser.of(spec.dataset.mean, spec.dataset.std, device)
-        self.steps = -(-len(split.train) // spec.train.batch_size)
         self.progress = Progress(losses=torch.zeros(self.steps, device=device), correct=torch.zeros((), device=device))
         self.best_weights: dict[str, Tensor] | None = None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated, selected and kept: the moving average where there is one."""
+        return self.average.module if self.average else self.model
 
     def fit(self, listener: Listener) -> Literal["completed", "stopped_early", "interrupted"]:
         """Train from where `progress` stands to the end; on "interrupted" the listener holds the state.
@@ -97,11 +111,13 @@ class Training:
         Raises:
             Diverged: a loss is not finite.
         """
-        padded = augment.pad(self.split.train.pixels, self.spec.augment)
+        if self.spec.loss.distill and self.teacher is None:
+            raise ValueError(f"{self.spec.name} learns from a teacher, and none was given")
+        batches = Batches(self.spec, self.split.train, self.normalise)
         while self.progress.epoch <= self.spec.train.epochs:
             if self._out_of_patience():  # asked here, so that a state saved after the last epoch knows it too
                 return "stopped_early"
-            if not self._train_epoch(padded, listener):
+            if not self._train_epoch(batches, listener):
                 return "interrupted"
             row = self._finish_epoch()
             listener.epoch_done(row, self.state_dict())
@@ -114,33 +130,25 @@ class Training:
         stopping = self.spec.train.early_stopping
         return bool(stopping and self.progress.epoch - 1 - self.progress.monitored_epoch >= stopping.patience)
 
-    def _train_epoch(self, padded: Tensor, listener: Listener) -> bool:
+    def _train_epoch(self, all_batches: Batches, listener: Listener) -> bool:
         """The rest of the epoch in progress; False where the listener asked to stop in the middle of it."""
-        at, size = self.progress, self.spec.train.batch_size
-        train, device = self.split.train, self.hardware.device
-        height, width = self.spec.dataset.image_shape[1:]
+        at, train, device = self.progress, self.split.train, self.hardware.device
         drawn = augment.draw_epoch(self.spec, self.seed, at.epoch, len(train), device)
+        batches = all_batches.epoch(drawn)
+        kept = draw_kept(self.spec.model, self.seed, at.epoch, len(train), device)
         self.model.train()
         clock = time.perf_counter() - at.seconds
         while at.step < self.steps:
-            indices = drawn.order[at.step * size : (at.step + 1) * size]
-            images = self.normalise(augment.gather(padded, indices, drawn, height, width))
-            labels, mix = train.labels[indices], drawn.mixes[at.step]
-            if mix:
-                images = augment.paste(images, mix)
+            batch = batches(at.step)
             draws.seed_step(self.seed, at.epoch, at.step)
             with autocast(self.hardware):
-                logits = self.model(images).float()
-            loss = mixed_cross_entropy(logits, labels, mix)
+                logits = self.model(batch.images, None if kept is None else kept[batch.indices]).float()
+            loss = objective(self.spec.loss, logits, batch.labels, batch.mix, self.soft_targets(batch.images))
             self.optimizer.zero_grad()
             loss.backward()
-            if self.spec.optim.clip:
-                optim.clip_gradients(self.spec.optim.clip, self.parameters)
-            self.optimizer.step()
-            if self.lookahead:
-                self.lookahead.step()
+            self._move()
             at.losses[at.step] = loss.detach()
-            at.correct += (logits.detach().argmax(1) == labels).sum()
+            at.correct += (logits.detach().argmax(1) == batch.labels).sum()
             at.step += 1
             at.seconds = time.perf_counter() - clock
             listener.step_done(at.epoch, at.step, self.steps)
@@ -150,6 +158,25 @@ class Training:
                 if listener.stop_asked():
                     return False
         return True
+
+    def _move(self) -> None:
+        """Move the weights by their gradients, and all that follows the weights."""
+        if self.spec.optim.clip:
+            optim.clip_gradients(self.spec.optim.clip, self.parameters)
+        self.optimizer.step()
+        self.learning_rate.step_done()
+        if self.lookahead:
+            self.lookahead.step()
+        if self.average:
+            self.average.update(self.model)
+
+    def soft_targets(self, images: Tensor) -> Tensor | None:
+        """The teacher's logits of the images as the student sees them, mixed ones too."""
+        if self.teacher is None:
+            return None
+        with torch.no_grad(), autocast(self.hardware):
+            logits: Tensor = self.teacher(images).float()
+        return logits
 
     def _finish_epoch(self) -> Row:
         """Evaluate, advance the schedule, note best and monitored values; returns the journal row."""
@@ -163,11 +190,11 @@ class Training:
             "train_loss": (at.losses.cpu().double() @ sizes.double()).item() / count,
             "train_accuracy": at.correct.item() / count,
             **self._validate(),
-            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "lr": self.learning_rate.used,
             "seconds": seconds,
             "images_per_second": count / seconds,
         }
-        self.schedule.step()
+        self.learning_rate.epoch_done(row)
         self._note_best(row)
         at.epoch, at.step, at.seconds = at.epoch + 1, 0, 0.0
         at.losses.zero_()
@@ -177,7 +204,7 @@ class Training:
     def _validate(self) -> Row:
         if self.split.validation is None:
             return {"val_loss": None, "val_accuracy": None}
-        result = evaluate(self.model, self.split.validation, self.normalise, self.hardware)
+        result = evaluate(self.evaluated, self.split.validation, self.normalise, self.hardware)
         if not math.isfinite(result.loss):
             raise Diverged(f"val_loss is {result.loss} after epoch {self.progress.epoch}")
         return {"val_loss": result.loss, "val_accuracy": result.accuracy}
@@ -193,7 +220,7 @@ class Training:
         at = self.progress
         if row["val_loss"] is not None and row["val_loss"] < at.best_loss:
             at.best_loss, at.best_row = row["val_loss"], row
-            self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.best_weights = {name: tensor.clone() for name, tensor in self.evaluated.state_dict().items()}
         stopping = self.spec.train.early_stopping
         if stopping and (value := monitored(stopping, row)) < at.monitored:
             at.monitored, at.monitored_epoch = value, row["epoch"]
@@ -203,8 +230,9 @@ class Training:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "learning_rate": self.learning_rate.state_dict(),
             "lookahead": self.lookahead.state_dict() if self.lookahead else None,
+            "average": self.average.state_dict() if self.average else None,
             "progress": vars(self.progress).copy(),
             "best_weights": self.best_weights,
         }
@@ -213,19 +241,13 @@ class Training:
         """Stand where `state` was saved."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.learning_rate.load_state_dict(state["learning_rate"])
         if self.lookahead:
             self.lookahead.load_state_dict(state["lookahead"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.best_weights = state["best_weights"]
         self.progress = Progress(**state["progress"])
-
-
-def mixed_cross_entropy(logits: Tensor, labels: Tensor, mix: MixedBatch | None) -> Tensor:
-    """Mean cross-entropy (NLL of log-softmax) of logits [B, classes]; under CutMix labels weigh as their area."""
-    if mix is None:
-        return F.cross_entropy(logits, labels)
-    partner = F.cross_entropy(logits, labels[mix.partner])
-    return mix.kept * F.cross_entropy(logits, labels) + (1 - mix.kept) * partner
 
 
 def monitored(stopping: EarlyStopping, row: Row) -> float:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.spec.experiment import ExperimentSpec, Model
+from harness.spec.experiment import ExperimentSpec
+from harness.spec.model import Model
 from harness.training import draws
 
 
@@ -29,82 +30,201 @@ class SqueezeExcitation(nn.Module):
         return x * torch.sigmoid(gates)
 
 
-class BasicBlock(nn.Module):
-    """conv3x3, BN, ReLU, conv3x3, BN, (SE), + shortcut, ReLU, dropout; [N, C, H, W] -> [N, C', H/stride, W/stride].
+def convolution(channels_in: int, channels: int, kernel_size: int, stride: int, spec: Model) -> nn.Conv2d:
+    """Padded by kernel_size // 2, so that only the stride changes the resolution; a bias where there are no norms."""
+    return nn.Conv2d(channels_in, channels, kernel_size, stride, kernel_size // 2, bias=spec.norm == "none")
 
-    The shortcut is a 1x1 convolution with BN where the shape changes, else the identity. SE in a
-    block gates the residual before the addition, as in the SE paper.
+
+def norm(channels: int, spec: Model) -> nn.BatchNorm2d | nn.Identity:
+    """Batch normalisation, or what stands in its place."""
+    return nn.Identity() if spec.norm == "none" else nn.BatchNorm2d(channels)
+
+
+def block_gates(channels: int, spec: Model) -> SqueezeExcitation | None:
+    """SE of one block, where the spec puts it there."""
+    if spec.se and spec.se.placement == "block":
+        return SqueezeExcitation(channels, spec.se.reduction)
+    return None
+
+
+def add_shortcut(residual: Tensor, shortcut: Tensor | None, kept: Tensor | None) -> Tensor:
+    """residual * kept + shortcut, [N, C, H, W], `kept` [N]; None leaves its operation out."""
+    if kept is not None:
+        # In bf16 the product stays bf16, as torchvision.ops.stochastic_depth has it.
+        residual = residual * kept.to(residual.dtype)[:, None, None, None]
+    return residual if shortcut is None else residual + shortcut
+
+
+class BasicBlock(nn.Module):
+    """conv, norm, ReLU, conv, norm, (SE), + shortcut, ReLU, (dropout): He et al. 2015, arXiv 1512.03385.
+
+    The shortcut is a 1x1 convolution with norm where the shape changes, else the identity. SE gates the
+    residual before the addition, as in the SE paper.
+
+    `forward` maps [N, C, H, W] to [N, C', H/stride, W/stride]; `kept` [N] multiplies each image's
+    residual (stochastic depth; None: all kept).
     """
 
-    def __init__(self, channels_in: int, channels: int, stride: int, spec: Model):
+    def __init__(self, channels_in: int, channels: int, kernel_size: int, stride: int, spec: Model):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv1 = convolution(channels_in, channels, kernel_size, stride, spec)
+        self.norm1 = norm(channels, spec)
+        self.conv2 = convolution(channels, channels, kernel_size, 1, spec)
+        self.norm2 = norm(channels, spec)
+        self.has_shortcut = spec.shortcut != "none"
         self.project: nn.Conv2d | None = None
-        if stride != 1 or channels_in != channels:
-            self.project = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
-            self.project_norm = nn.BatchNorm2d(channels)
-        self.se: SqueezeExcitation | None = None
-        if spec.se and spec.se.placement == "block":
-            self.se = SqueezeExcitation(channels, spec.se.reduction)
+        if self.has_shortcut and (stride != 1 or channels_in != channels):
+            self.project = convolution(channels_in, channels, 1, stride, spec)
+            self.project_norm = norm(channels, spec)
+        self.se = block_gates(channels, spec)
         self.dropout = spec.dropout
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        out = self.norm2(self.conv2(out))
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        residual = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        residual = self.norm2(self.conv2(residual))
         if self.se:
-            out = self.se(out)
-        shortcut = self.project_norm(self.project(x)) if self.project else x
-        out = F.relu(out + shortcut, inplace=True)
+            residual = self.se(residual)
+        out = F.relu(add_shortcut(residual, self._shortcut(x), kept), inplace=True)
         if self.dropout:
             out = F.dropout(out, self.dropout, self.training)
         return out
 
+    def _shortcut(self, x: Tensor) -> Tensor | None:
+        if not self.has_shortcut:
+            return None
+        return self.project_norm(self.project(x)) if self.project else x
+
+
+class PreactivationBlock(nn.Module):
+    """norm, ReLU, conv, norm, ReLU, (dropout), conv, (SE), + shortcut: He et al. 2016, arXiv 1603.05027.
+
+    Where the shape changes the shortcut is a 1x1 convolution, without norm, of the input after the first
+    norm and ReLU; else it is the input itself, in the first block too (where the paper takes the stem's
+    output after norm and ReLU). Dropout stands where wide ResNets have it (arXiv 1605.07146).
+
+    `forward` as of `BasicBlock`.
+    """
+
+    def __init__(self, channels_in: int, channels: int, kernel_size: int, stride: int, spec: Model):
+        super().__init__()
+        self.norm1 = norm(channels_in, spec)
+        self.conv1 = convolution(channels_in, channels, kernel_size, stride, spec)
+        self.norm2 = norm(channels, spec)
+        self.conv2 = convolution(channels, channels, kernel_size, 1, spec)
+        self.has_shortcut = spec.shortcut != "none"
+        self.project: nn.Conv2d | None = None
+        if self.has_shortcut and (stride != 1 or channels_in != channels):
+            self.project = convolution(channels_in, channels, 1, stride, spec)
+        self.se = block_gates(channels, spec)
+        self.dropout = spec.dropout
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        activated = F.relu(self.norm1(x))  # not in place: without norms this is x itself, which the shortcut needs
+        residual = F.relu(self.norm2(self.conv1(activated)), inplace=True)
+        if self.dropout:
+            residual = F.dropout(residual, self.dropout, self.training)
+        residual = self.conv2(residual)
+        if self.se:
+            residual = self.se(residual)
+        return add_shortcut(residual, self._shortcut(x, activated), kept)
+
+    def _shortcut(self, x: Tensor, activated: Tensor) -> Tensor | None:
+        if not self.has_shortcut:
+            return None
+        return self.project(activated) if self.project else x
+
+
+BLOCKS = {"basic": BasicBlock, "preactivation": PreactivationBlock}
+
 
 class ResNet(nn.Module):
-    """Stem, (SE), groups of basic blocks, average pool, (dropout), linear classifier.
+    """Stem, (SE), groups of residual blocks, average pool, (dropout), linear classifier.
+
+    Around basic blocks the stem is a convolution with norm and ReLU. Around pre-activation blocks it is
+    the convolution alone, and norm and ReLU follow the last block.
 
     Args:
         spec: depths, widths and toggles.
         channels: image channels.
         classes: number of classes.
-
-    `forward` maps normalised images [N, channels, H, W] to logits [N, classes].
     """
 
     def __init__(self, spec: Model, channels: int, classes: int):
         super().__init__()
-        widths = spec.widths
-        self.stem = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
-        self.stem_norm = nn.BatchNorm2d(widths[0])
+        width = spec.widths[0]
+        preactivation = spec.block == "preactivation"
+        self.stem = convolution(channels, width, 3, 1, spec)
+        self.stem_norm = None if preactivation else norm(width, spec)
         self.se: SqueezeExcitation | None = None
         if spec.se and spec.se.placement == "stem":
-            self.se = SqueezeExcitation(widths[0], spec.se.reduction)
-        self.groups = nn.ModuleList()
-        channels_in = widths[0]
-        for group, (depth, width) in enumerate(zip(spec.depths, widths, strict=True)):
-            blocks = nn.Sequential()
-            for block in range(depth):
-                stride = 2 if group > 0 and block == 0 else 1
-                blocks.append(BasicBlock(channels_in, width, stride, spec))
-                channels_in = width
-            self.groups.append(blocks)
+            self.se = SqueezeExcitation(width, spec.se.reduction)
+        self.groups = _groups(spec)
+        self.head_norm = norm(spec.widths[-1], spec) if preactivation else None
         self.dropout = spec.dropout
-        self.classifier = nn.Linear(channels_in, classes)
+        self.classifier = nn.Linear(spec.widths[-1], classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.stem_norm(self.stem(x)), inplace=True)
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks in the order of the forward pass."""
+        return [block for group in self.groups for block in group.children()]
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Logits [N, classes] of normalised images [N, channels, H, W].
+
+        `kept`, float [N, blocks], multiplies each image's residual in each block (`draw_kept`); None, as
+        in evaluation, keeps all.
+        """
+        x = self.stem(x)
+        if self.stem_norm:
+            x = F.relu(self.stem_norm(x), inplace=True)
         if self.se:
             x = self.se(x)
-        for group in self.groups:
-            x = group(x)
+        for place, block in enumerate(self.blocks):
+            x = block(x, None if kept is None else kept[:, place])
+        if self.head_norm:
+            x = F.relu(self.head_norm(x), inplace=True)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         logits: Tensor = self.classifier(x)
         return logits
+
+
+def _groups(spec: Model) -> nn.ModuleList:
+    """The residual blocks, one `nn.Sequential` per group; each group after the first begins with stride 2."""
+    make_block = BLOCKS[spec.block]
+    groups = nn.ModuleList()
+    channels_in = spec.widths[0]
+    for group, (depth, width, kernel_size) in enumerate(zip(spec.depths, spec.widths, spec.kernel_sizes, strict=True)):
+        blocks = nn.Sequential()
+        for block in range(depth):
+            stride = 2 if group > 0 and block == 0 else 1
+            blocks.append(make_block(channels_in, width, kernel_size, stride, spec))
+            channels_in = width
+        groups.append(blocks)
+    return groups
+
+
+def draw_kept(model: Model, seed: int, epoch: int, images: int, device: torch.device) -> Tensor | None:
+    """Stochastic depth's draws of one epoch (Huang et al. 2016, arXiv 1603.09382), the `kept` of `ResNet.forward`.
+
+    Block l of L (from 1) is left out with probability l / L * stochastic_depth, each image by itself. Where
+    the paper multiplies by the survival probability in evaluation, this divides by it in training, as
+    torchvision.ops.stochastic_depth (mode "row") does: the expectation is the same and evaluation is unchanged.
+
+    Returns:
+        float [images, blocks], 0 where the residual is left out, 1 / survival probability where it is
+        kept; None where the toggle is off.
+    """
+    if not model.stochastic_depth:
+        return None
+    names = [f"groups.{group}.{block}" for group, depth in enumerate(model.depths) for block in range(depth)]
+    columns = []
+    for place, name in enumerate(names, start=1):
+        survival = 1 - place / len(names) * model.stochastic_depth
+        drawn = torch.rand(images, generator=draws.generator(seed, "stochastic-depth", epoch, name))
+        columns.append((drawn < survival) / survival)
+    return torch.stack(columns, dim=1).to(device)
 
 
 def build_model(spec: ExperimentSpec, device: torch.device | str = "meta") -> ResNet:

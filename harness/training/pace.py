@@ -84,6 +84,7 @@ def probe_images_per_second(training: Training) -> float:
         began = time.perf_counter()
         with autocast(training.hardware):
             logits = model(images).float()
+        training.soft_targets(images)
         F.cross_entropy(logits, training.split.train.labels[:batch]).backward()
         if training.hardware.kind == "cuda":
             torch.cuda.synchronize()

@@ -12,7 +12,12 @@ from tests.spec.conftest import Writer, problem_at, problems_of
 # A dotted path, a value that is wrong there, and the words that the message must have.
 WRONG = [
     ("model.dropuot", 0.1, "unknown key `dropuot`", "did you mean `dropout`?"),
-    ("model.zzz", 0.1, "unknown key `zzz`", "`model` takes: depths, width, se, dropout."),
+    (
+        "model.zzz",
+        0.1,
+        "unknown key `zzz`",
+        "`model` takes: depths, width, kernel_size, block, ",
+    ),
     ("epochs", 5, "unknown key `epochs`", "did you mean `train.epochs`?"),
     ("modell", {}, "unknown key `modell`", "did you mean `model`?"),
     ("model.<<", {}, "unknown key `<<`", "`base:`"),
@@ -44,7 +49,7 @@ WRONG = [
     ("train.epochs", True, "true is not a whole number", ""),
     ("train", None, "null is not a mapping (epochs", ""),
     ("train", [1], "[1] is not a mapping", ""),
-    ("data.dataset", "cifar-10", "is none of cifar10, digits", "did you mean cifar10?"),
+    ("data.dataset", "cifar-10", "is none of cifar10, cifar100, digits, folder", "did you mean cifar10?"),
     ("name", "../x", "can't be a name", ""),
     ("name", 5, "5 is not text", "put it in quotes: '5'"),
     ("model.\x1b[31m", 1, "unknown key `\\x1b[31m`", ""),

@@ -6,19 +6,36 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from harness.errors import InputError
 from harness.spec import identity
+from harness.spec.base import Spec
 from harness.spec.composition import apply_overrides
+from harness.spec.diagnostics import of_kind
 from harness.spec.documents import experiment_from_dict, load_experiment
-from harness.spec.experiment import ExperimentSpec, Model, Spec
-from harness.spec.fields import field_paths, leaf_paths, submodels
+from harness.spec.experiment import ExperimentSpec
+from harness.spec.fields import field_paths, fields_of, leaf_paths, submodels
 from harness.spec.identity import canonical, run_id, spec_digest
+from harness.spec.model import Model
 
 ROOT = Path(__file__).parents[2]
 
-# Fields that change no result; the seed is in the run's identity, not in the spec's.
-INERT = {"name", "notes", "seed", "guard.max_parameters"}
+# Fields that change no result; the seed is in the run's identity, not in the spec's. What lies at a path is in it by
+# its digest, which for a folder is in its content.
+INERT = {
+    "name",
+    "notes",
+    "seed",
+    "guard.max_parameters",
+    "data.folder.path",
+    "data.folder.content.image_shape",
+    "data.folder.content.class_names",
+    "data.folder.content.train_images",
+    "data.folder.content.test_images",
+    "loss.distill.teacher",
+}
 
 EVERYTHING_ON = {
     "name": "full",
@@ -39,6 +56,70 @@ EVERYTHING_ON = {
         "deterministic": True,
     },
 }
+CONTENT = {
+    "image_shape": [3, 8, 8],
+    "class_names": ["a", "b"],
+    "train_images": 90,
+    "test_images": 10,
+    "digest": "0123456789abcdef",
+}
+# Laid over it one at a time, so that together they hold every field of every kind.
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {
+        "model.kernel_size": [3, 5],
+        "model.block": "preactivation",
+        "model.norm": "none",
+        "model.stochastic_depth": 0.2,
+        "augment.rotation": {"degrees": 10.0},
+        "augment.scaling": {"low": 0.6, "high": 1.3},
+        "augment.trivial_augment": True,
+        "augment.cutout": {"size": 4},
+        "augment.mixup": {"probability": 0.4, "alpha": 0.6},
+        "optim.warmup": {"epochs": 1, "start": 0.2},
+        "optim.ema": {"decay": 0.9},
+        "optim.optimizer.exempt_norm_and_bias": True,
+        "loss.label_smoothing": 0.1,
+        "loss.distill": {"teacher": "t.yaml", "temperature": 2.0, "weight": 0.4, "teacher_digest": "ab" * 32},
+        "train.compile": True,
+        "evaluation.flip_tta": True,
+    },
+    {"model.shortcut": "none"},
+    {
+        "optim.optimizer": {
+            "kind": "adamw",
+            "lr": 0.001,
+            "betas": [0.8, 0.9],
+            "eps": 1e-6,
+            "weight_decay": 0.1,
+            "exempt_norm_and_bias": True,
+        }
+    },
+    {"optim.schedule": {"kind": "cosine", "min_lr": 0.01}},
+    {
+        "optim.schedule": {
+            "kind": "one_cycle",
+            "peak_at": 0.2,
+            "start_divisor": 5.0,
+            "end_divisor": 10.0,
+            "anneal": "linear",
+        }
+    },
+    {"optim.schedule": {"kind": "cyclic", "min_lr": 0.01, "half_cycle": 2, "mode": "exp_range", "gamma": 0.9}},
+    {"optim.schedule": {"kind": "cyclic", "min_lr": 0.01, "half_cycle": 2, "mode": "triangular2"}},
+    {"optim.schedule": {"kind": "multi_step", "milestones": [1], "gamma": 0.5}, "train.epochs": 9},
+    {
+        "optim.schedule": {
+            "kind": "plateau",
+            "monitor": "val_accuracy",
+            "factor": 0.5,
+            "patience": 3,
+            "threshold": 0.01,
+            "min_lr": 0.001,
+        }
+    },
+    {"data": {"dataset": "folder", "protocol": "paper", "folder": {"path": "x", "size": 8, "content": CONTENT}}},
+]
 
 
 # Never edit these for a new field: a neutral default keeps them. They change with `NUMERICS`, or with the files.
@@ -75,44 +156,73 @@ def literals(annotation: Any) -> list[Any]:
 
 
 def another(value: Any, info: FieldInfo) -> Any:
-    """A valid value of the field that differs from `value`."""
+    """A valid value of the field that differs from `value`; None where there is none."""
     if choices := literals(info.annotation):
         return next((choice for choice in choices if choice != value), None)
     if isinstance(value, bool):
         return not value
-    if isinstance(value, float):
-        return value / 2
-    return [item + 1 for item in value] if isinstance(value, list) else value + 1
+    if isinstance(value, str):
+        return value.replace("a", "c")
+    if isinstance(value, list):
+        return [item / 2 if isinstance(item, float) else item + 2 for item in value]
+    return value / 2 if isinstance(value, float) else value + 1
 
 
 def value_at(tree: Any, path: str) -> Any:
+    """The value, or None where the tree does not have the path."""
     for part in path.split("."):
-        tree = tree[part]
+        tree = tree.get(part) if isinstance(tree, dict) else None
     return tree
 
 
 RESULT_FIELDS = [path for path in leaf_paths(ExperimentSpec) if path not in INERT]
-ONE_CHOICE = {"optim.optimizer.kind"}  # nothing to change it to, yet
+ONE_CHOICE = {"optim.optimizer.kind", "optim.schedule.kind"}  # each kind has a model of its own: see below
 
 
 @pytest.mark.parametrize("path", RESULT_FIELDS)
 def test_each_field_that_can_change_a_result_changes_the_identity(path: str) -> None:
-    value = value_at(EVERYTHING_ON, path)  # a KeyError: a new field is to be added above
-    other = another(value, field_paths(ExperimentSpec)[path])
+    trees = [apply_overrides(EVERYTHING_ON, setting) for setting in SETTINGS]
+    trees = [tree for tree in trees if value_at(tree, path) is not None]
+    assert trees, "a new field is to be added to SETTINGS"
     if path in ONE_CHOICE:
-        assert other is None
         return
-    changed = experiment_from_dict(apply_overrides(EVERYTHING_ON, {path: other}))
-    assert run_id(changed, 0) != run_id(experiment_from_dict(EVERYTHING_ON), 0)
+    changes = 0
+    for tree in trees:
+        kind = of_kind(submodels_at(path), value_at(tree, path.rpartition(".")[0]))
+        other = another(value_at(tree, path), fields_of(kind)[path.rpartition(".")[2]])
+        try:
+            changed = experiment_from_dict(apply_overrides(tree, {path: other}))
+        except InputError:
+            continue  # does not go together with the rest of this tree
+        changes += 1
+        assert run_id(changed, 0) != run_id(experiment_from_dict(tree), 0)
+    assert changes
+
+
+def submodels_at(path: str) -> tuple[type[BaseModel], ...]:
+    parent = path.rpartition(".")[0]
+    return submodels(field_paths(ExperimentSpec)[parent].annotation) if parent else (ExperimentSpec,)
+
+
+def test_all_settings_differ() -> None:
+    """The kinds of optimiser and schedule too."""
+    specs = [experiment_from_dict(apply_overrides(EVERYTHING_ON, setting)) for setting in SETTINGS]
+    assert len({run_id(spec, 0) for spec in specs}) == len(SETTINGS)
+    assert {spec.optim.schedule.kind for spec in specs} | {"constant"} == {
+        "constant",
+        *(literals(model.model_fields["kind"].annotation)[0] for model in submodels_at("optim.schedule.kind")),
+    }
 
 
 TOGGLES = [p for p, i in field_paths(ExperimentSpec).items() if submodels(i.annotation) and i.default is None]
+TOGGLES = [path for path in TOGGLES if not path.startswith("data.folder")]  # not a toggle: dataset folder needs it
 
 
 @pytest.mark.parametrize("path", TOGGLES)
 def test_each_toggle_changes_the_identity(path: str) -> None:
-    off = experiment_from_dict(apply_overrides(EVERYTHING_ON, {path: None}))
-    assert run_id(off, 0) != run_id(experiment_from_dict(EVERYTHING_ON), 0)
+    on = next(t for t in (apply_overrides(EVERYTHING_ON, s) for s in SETTINGS) if value_at(t, path) is not None)
+    off = experiment_from_dict(apply_overrides(on, {path: None}))
+    assert run_id(off, 0) != run_id(experiment_from_dict(on), 0)
 
 
 def test_the_toggles_are_found() -> None:
@@ -120,12 +230,34 @@ def test_the_toggles_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [("name", "b"), ("notes", "x"), ("seed", 9), ("guard.max_parameters", None)]
+    ("path", "value"),
+    [
+        ("name", "b"),
+        ("notes", "x"),
+        ("seed", 9),
+        ("guard.max_parameters", None),
+        ("data.folder.path", "elsewhere"),
+        ("loss.distill.teacher", "runs/teacher-1234567890"),
+    ],
 )
 def test_inert_fields_do_not(path: str, value: Any) -> None:
-    changed = experiment_from_dict(apply_overrides(EVERYTHING_ON, {path: value}))
-    assert canonical(changed) == canonical(experiment_from_dict(EVERYTHING_ON))
+    section = path.rpartition(".")[0] or "name"
+    on = next(
+        t for t in (apply_overrides(EVERYTHING_ON, s) for s in SETTINGS) if section == "guard" or value_at(t, section)
+    )
+    changed = experiment_from_dict(apply_overrides(on, {path: value}))
+    assert canonical(changed) == canonical(experiment_from_dict(on))
     assert path in INERT
+
+
+def test_no_identity_before_the_teacher_is_known(plain: dict[str, Any]) -> None:
+    one, other = (
+        experiment_from_dict(apply_overrides(plain, {"loss.distill": {"teacher": name}}))
+        for name in ("a.yaml", "b.yaml")
+    )
+    assert spec_digest(one) != spec_digest(other)  # two arms of a study, both planned
+    with pytest.raises(ValueError, match="before its teacher is trained"):
+        run_id(one, 0)
 
 
 def test_the_seed_and_the_numerics_are_in_the_run(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +280,16 @@ def test_a_width_is_what_it_means(plain: dict[str, Any]) -> None:
     full = experiment_from_dict(apply_overrides(plain, {"model": {"depths": [1, 1, 1], "width": [16, 32, 64]}}))
     assert run_id(short, 0) == run_id(full, 0)
     assert canonical(short)["model"]["width"] == [16, 32, 64]
+
+
+def test_a_kernel_size_is_what_it_means(plain: dict[str, Any]) -> None:
+    def canonical_with(size: Any) -> dict[str, Any]:
+        model = {"depths": [1, 1], "width": 16, "kernel_size": size}
+        return canonical(experiment_from_dict(apply_overrides(plain, {"model": model})))
+
+    assert canonical_with([3, 3]) == canonical_with(3)
+    assert "kernel_size" not in canonical_with([3, 3])["model"]
+    assert canonical_with([5, 5]) == canonical_with(5) != canonical_with([5, 3])
 
 
 @pytest.mark.parametrize(
@@ -175,18 +317,18 @@ def test_on_with_neutral_settings_is_not_off(plain: dict[str, Any]) -> None:
 
 def test_a_field_added_later_with_a_neutral_default_keeps_old_identities(plain: dict[str, Any]) -> None:
     class LaterModel(Model):
-        kernel: int = 3
+        colour: int = 3
 
-    class Loss(Spec):
-        label_smoothing: float = 0.0
+    class Later(Spec):
+        strength: float = 0.0
 
     class LaterSpec(ExperimentSpec):
         model: LaterModel
-        loss: Loss = Loss()
+        later: Later = Later()
 
     for tree in (plain, EVERYTHING_ON):
         assert spec_digest(LaterSpec.model_validate(tree)) == spec_digest(ExperimentSpec.model_validate(tree))
-    changed = LaterSpec.model_validate(apply_overrides(plain, {"model.kernel": 5}))
+    changed = LaterSpec.model_validate(apply_overrides(plain, {"model.colour": 5}))
     assert spec_digest(changed) != spec_digest(ExperimentSpec.model_validate(plain))
 
 

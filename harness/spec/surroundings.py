@@ -1,0 +1,127 @@
+"""What an experiment names outside of its file: a folder of images, a teacher's file. Looked at when it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError, Problem
+from harness.spec.data import FolderContent
+from harness.spec.datasets import Dataset
+from harness.spec.diagnostics import checked
+from harness.spec.experiment import ExperimentSpec
+from harness.spec.origin import Origin
+from harness.spec.paths import TEACHER
+
+EXPERIMENT_SUFFIXES = (".yaml", ".yml")
+
+
+class Surroundings:
+    """Validates experiments together with what they name; each folder and each teacher is looked at once.
+
+    Args:
+        learners: the files whose teacher is being read: a teacher that is one of them learns from itself.
+    """
+
+    def __init__(self, *learners: Path):
+        self.learners = learners
+        self._contents: dict[tuple[str, int | None], FolderContent] = {}
+        self._teachers: dict[str, ExperimentSpec] = {}
+
+    def checked(
+        self, tree: dict[str, Any], origin: Origin, extra_keys: tuple[str, ...] = ()
+    ) -> tuple[ExperimentSpec | None, list[Problem]]:
+        """`tree` as an experiment with its folder's content filled in, or None, and what is wrong with it."""
+        try:
+            tree = self._with_content(tree, origin)
+        except InputError as error:
+            _, mistakes = checked(ExperimentSpec, tree, origin, extra_keys)
+            return None, [
+                *error.problems,
+                *(m for m in mistakes if not (m.where or "").endswith("data.folder.content")),
+            ]
+        spec, problems = checked(ExperimentSpec, tree, origin, extra_keys)
+        return spec, [*problems, *(self._teacher_problems(spec, origin) if spec else ())]
+
+    # --- a folder of images ---
+
+    def _with_content(self, tree: dict[str, Any], origin: Origin) -> dict[str, Any]:
+        """The tree with what its folder holds; unchanged where it names none, or not in the right form.
+
+        Raises:
+            InputError: the folder can't be used, or holds something else than the tree says.
+        """
+        data = tree.get("data")
+        folder = data.get("folder") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not isinstance(folder, dict) or data.get("dataset") != "folder":
+            return tree
+        path, size = folder.get("path"), folder.get("size")
+        if not isinstance(path, str) or not path or "\0" in path or not (size is None or type(size) is int):
+            return tree
+        from harness.spec.folders import read_content  # needs Pillow
+
+        if (path, size) not in self._contents:
+            self._contents[path, size] = read_content(Path(path), size)
+        content = self._contents[path, size].model_dump(mode="json")
+        if folder.get("content") not in (None, content):
+            where = origin.where(("data", "folder", "content"))
+            raise InputError(f"{path} holds other images than this says", where=where, fix="leave `content` out.")
+        return tree | {"data": data | {"folder": folder | {"content": content}}}
+
+    # --- a teacher ---
+
+    def _teacher_problems(self, spec: ExperimentSpec, origin: Origin) -> list[Problem]:
+        distill = spec.loss.distill
+        if distill is None or not distill.teacher.endswith(EXPERIMENT_SUFFIXES):
+            return []  # a run or a checkpoint is looked for among the runs
+        where = origin.where(tuple(TEACHER.split(".")))
+        try:
+            teacher = self._teacher(distill.teacher, where)
+            check_teacher(spec, teacher, where)
+        except InputError as error:
+            return list(error.problems)
+        return []
+
+    def _teacher(self, path: str, where: str) -> ExperimentSpec:
+        from harness.spec.documents import load_experiment
+
+        if Path(path).resolve() in {learner.resolve() for learner in self.learners}:
+            raise InputError("the teachers go in a circle", where=where, fix="a teacher is another experiment.")
+        if not Path(path).is_file():
+            fix = "a teacher is an experiment file, a run or a checkpoint; a file is relative to the one that names it."
+            raise InputError(f"there is no file {path}", where=where, fix=fix)
+        if path not in self._teachers:
+            self._teachers[path] = load_experiment(Path(path), learners=self.learners)
+        return self._teachers[path]
+
+
+def check_teacher(student: ExperimentSpec, teacher: ExperimentSpec, where: str) -> None:
+    """Whether `student` can learn from `teacher`, and may.
+
+    Raises:
+        InputError: they know different classes or images, or the teacher has seen what the student must not.
+    """
+    problems = [Problem(what, where, fix) for what, fix in _mismatches(student, teacher)]
+    if problems:
+        raise InputError(problems)
+
+
+def _mismatches(student: ExperimentSpec, teacher: ExperimentSpec) -> list[tuple[str, str]]:
+    ours, theirs = student.dataset, teacher.dataset
+    mismatches = []
+    if ours.class_names != theirs.class_names:
+        what = f"the teacher, {teacher.name}, knows {_classes(theirs)} and the student {_classes(ours)}"
+        mismatches.append((what, "a teacher is trained on the same classes in the same order."))
+    elif ours.image_shape != theirs.image_shape:
+        what = (
+            f"the teacher, {teacher.name}, takes images of shape {theirs.image_shape}, the student {ours.image_shape}"
+        )
+        mismatches.append((what, "a teacher takes the same images."))
+    if student.data.protocol == "holdout" and teacher.data.protocol != "holdout" and not mismatches:
+        what = f"the teacher, {teacher.name}, is trained on the images that protocol holdout keeps for validation"
+        mismatches.append((what, "train the teacher under `protocol: holdout` too."))
+    return mismatches
+
+
+def _classes(dataset: Dataset) -> str:
+    return f"{dataset.classes} classes ({dataset.title})"

@@ -1,0 +1,166 @@
+"""A student's teacher: found among files and runs, its weights' digest put into the spec, its network built.
+
+`resolve` makes a run id possible; `to_train` tells what has to be trained before; `load_network` is for training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import InputError
+from harness.spec import identity
+from harness.spec.ablation import Study
+from harness.spec.documents import experiment_from_dict, load_experiment
+from harness.spec.experiment import ExperimentSpec
+from harness.spec.loss import Distill
+from harness.spec.surroundings import EXPERIMENT_SUFFIXES, check_teacher
+from harness.tracking.record import Record
+from harness.tracking.select import find_run
+from harness.tracking.store import RunFolder, Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.training.device import Hardware
+
+CHECKPOINT_SUFFIX = ".pt"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who teaches: its experiment; its weights and their digest, None as long as it is not trained."""
+
+    spec: ExperimentSpec
+    weights: Path | None
+    digest: str | None
+
+
+def resolve(spec: ExperimentSpec, store: Store) -> ExperimentSpec:
+    """The spec with its teacher's digest; unchanged without a teacher, or where that is a file not trained yet.
+
+    Raises:
+        InputError: there is no such run or checkpoint, or it can't teach this student.
+    """
+    distill = spec.loss.distill
+    if distill is None or not identity.awaits_teacher(spec):
+        return spec
+    teacher = find(distill, store)
+    check_teacher(spec, teacher.spec, f"teacher {distill.teacher}")
+    return _with_digest(spec, teacher.digest) if teacher.digest else spec
+
+
+def resolve_study(study: Study, store: Store) -> Study:
+    """The study with every arm's teacher resolved, as far as they are trained."""
+    return replace(study, arms=tuple(replace(arm, spec=resolve(arm.spec, store)) for arm in study.arms))
+
+
+def to_train(spec: ExperimentSpec, store: Store) -> ExperimentSpec | None:
+    """The experiment to be trained before `spec` has a run id: its teacher, or that one's teacher; None for none."""
+    if spec.loss.distill is None or not identity.awaits_teacher(resolve(spec, store)):
+        return None
+    teacher = find(spec.loss.distill, store).spec
+    return to_train(teacher, store) or teacher
+
+
+def lineage(spec: ExperimentSpec, store: Store) -> list[ExperimentSpec]:
+    """The teachers that are experiment files, trained or not: a teacher's own teacher before it."""
+    distill = spec.loss.distill
+    if distill is None or not distill.teacher.endswith(EXPERIMENT_SUFFIXES):
+        return []
+    teacher = find(distill, store).spec
+    return [*lineage(teacher, store), teacher]
+
+
+def find(distill: Distill, store: Store) -> Teacher:
+    """The teacher that `distill` names.
+
+    Raises:
+        InputError: there is no such file, run or checkpoint, or it holds no weights.
+    """
+    text = distill.teacher
+    if text.endswith(EXPERIMENT_SUFFIXES):
+        return _of_experiment(Path(text), store)
+    if text.endswith(CHECKPOINT_SUFFIX):
+        return _of_checkpoint(Path(text))
+    folder, record = find_run(store, text)
+    if not record.finished:
+        fix = "take a finished run, or name its experiment file, which is trained first"
+        raise InputError(f"the teacher has not finished: it is {record.status}", where=str(folder.path), fix=fix)
+    return _of_run(folder, record)
+
+
+def load_network(spec: ExperimentSpec, store: Store, hardware: Hardware) -> nn.Module | None:
+    """The teacher's network with its weights, on the device, in evaluation mode; None where there is no teacher.
+
+    Raises:
+        InputError: the weights are gone, damaged, or others than the spec's `teacher_digest`.
+    """
+    from harness.training import checkpoint
+    from harness.training.model import build_model
+
+    distill = spec.loss.distill
+    if distill is None:
+        return None
+    teacher = find(distill, store)
+    check_teacher(spec, teacher.spec, f"teacher {distill.teacher}")
+    if teacher.weights is None or not teacher.weights.is_file():
+        fix = "train it again with --fresh, or name its checkpoint"
+        where = str(teacher.weights or distill.teacher)
+        raise InputError(f"the weights of the teacher, {teacher.spec.name}, are not there", where=where, fix=fix)
+    weights = _read(teacher.weights)["weights"]
+    found = checkpoint.weights_digest(weights)
+    if found != distill.teacher_digest:
+        what = f"these weights (digest {found[:12]}) are not those the spec names ({str(distill.teacher_digest)[:12]})"
+        raise InputError(what, where=str(teacher.weights), fix="leave `teacher_digest` out to take them as they are")
+    network = build_model(teacher.spec, hardware.device)
+    network.load_state_dict(weights)
+    network.requires_grad_(False)
+    return network.to(memory_format=checkpoint.MEMORY_FORMAT).eval()
+
+
+def _of_experiment(path: Path, store: Store) -> Teacher:
+    spec = resolve(load_experiment(path), store)
+    folder = None if identity.awaits_teacher(spec) else store.find(identity.run_id(spec, spec.seed))
+    record = folder.read_record() if folder and folder.record_path.exists() else None
+    if folder is None or record is None or not record.finished:
+        return Teacher(spec, None, None)
+    return _of_run(folder, record)
+
+
+def _of_run(folder: RunFolder, record: Record) -> Teacher:
+    """The weights after the last epoch. Records made before digests were kept have them in their weights alone."""
+    from harness.training import checkpoint
+
+    digest = record.weights.get("final")
+    if digest is None:
+        digest = checkpoint.weights_digest(_read(folder.final)["weights"])
+    return Teacher(experiment_from_dict(record.spec), folder.final, digest)
+
+
+def _of_checkpoint(path: Path) -> Teacher:
+    from harness.training import checkpoint
+
+    content = _read(path)
+    return Teacher(experiment_from_dict(content["spec"]), path, checkpoint.weights_digest(content["weights"]))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from harness.training import checkpoint
+
+    if not path.is_file():
+        raise InputError("there is no such checkpoint", where=str(path), fix="name a run's checkpoints/final.pt")
+    try:
+        content = checkpoint.read(path)
+    except checkpoint.DamagedCheckpoint as error:
+        raise InputError(f"the teacher's weights can't be read: {error}", where=str(path)) from error
+    if not {"spec", "weights"} <= content.keys():
+        raise InputError("the file holds no trained weights", where=str(path), fix="take final.pt or best.pt of a run")
+    return content
+
+
+def _with_digest(spec: ExperimentSpec, digest: str) -> ExperimentSpec:
+    assert spec.loss.distill
+    distill = spec.loss.distill.model_copy(update={"teacher_digest": digest})
+    return spec.model_copy(update={"loss": spec.loss.model_copy(update={"distill": distill})})

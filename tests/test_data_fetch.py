@@ -35,6 +35,7 @@ def comes_from_the_network(monkeypatch: pytest.MonkeyPatch, source: Any) -> list
 
 def has_no_network(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -> None:
     def download(self: Any) -> None:
+        Path(self.root).mkdir(parents=True, exist_ok=True)  # torchvision's first act
         raise error or OSError("Name or service not known")
 
     monkeypatch.setattr(CIFAR10, "download", download)  # CIFAR100 inherits it

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.errors import InputError
 from harness.reporting.scrub import scrub, scrubbed
@@ -23,7 +25,20 @@ def evidence(study: Study, store: Store, target: Path) -> list[Path]:
     if target.resolve() == store.root.resolve():
         raise InputError("the evidence can't be written into the runs folder it is taken from", where=str(target))
     runs = [found for found in match(study, store).values() if found is not None]
+    runs += _teachers([record for _, record in runs], store)
     return [_copy(folder, record, Store(target).folder(record.name, record.run_id)) for folder, record in runs]
+
+
+def _teachers(students: Sequence[Record], store: Store) -> list[tuple[RunFolder, Record]]:
+    """The runs whose weights the students learned from, and whose those learned from: they are in the identities."""
+    digests = {distill["teacher_digest"] for record in students if (distill := _distillation(record))}
+    found = [(folder, record) for folder, record in store.entries() if record.weights.get("final") in digests]
+    return [*found, *_teachers([record for _, record in found], store)] if found else []
+
+
+def _distillation(record: Record) -> dict[str, Any] | None:
+    distill: dict[str, Any] | None = record.spec.get("loss", {}).get("distill")
+    return distill
 
 
 def _copy(source: RunFolder, record: Record, target: RunFolder) -> Path:

@@ -84,6 +84,10 @@ def print_plan(plan: Plan, console: Console, jobs: int = 1) -> None:
         if plan.count(state)
     )
     console.print(f"\n{len(plan.arms)} arms x {seeds} seeds: {counts}")
+    for teacher in plan.teachers:
+        state = "trained" if teacher.run.state == "done" else "trained first"
+        counted = f"{teacher.cost.trainable_parameters:,} parameters"
+        console.print(f"teacher {escape(teacher.spec.name)} (seed {teacher.run.seed}, {counted}): {state}")
     seconds = plan.expected_seconds()
     if plan.count("to_do") or plan.count("failed"):
         known = f"about {duration(seconds / jobs)}" if seconds else "not known before a run of this study has finished"

@@ -1,0 +1,267 @@
+"""A student and its teacher: planned, trained first, reused; who the student learns from is in its identity."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from harness import reporting
+from harness.errors import InputError
+from harness.options import RunOptions
+from harness.runner import run
+from harness.spec.ablation import load_study
+from harness.spec.documents import load_experiment
+from harness.spec.identity import awaits_teacher, run_id
+from harness.study.plan import make_plan
+from harness.teacher import load_network, resolve, resolve_study, to_train
+from harness.tracking.store import Store
+from harness.training import checkpoint
+from harness.training.device import resolve as resolve_hardware
+from tests.conftest import Harness
+
+ROOT = Path(__file__).parents[1]
+TEACHER = """\
+name: teacher
+base: tiny.yaml
+model: {width: 8}
+guard: {max_parameters: null}
+"""
+STUDENT = """\
+name: student
+base: tiny.yaml
+loss: {distill: {teacher: teacher.yaml, temperature: 2.0, weight: 0.5}}
+"""
+
+
+@pytest.fixture
+def school(folder: Path) -> Path:
+    (folder / "teacher.yaml").write_text(TEACHER)
+    (folder / "student.yaml").write_text(STUDENT)
+    return folder
+
+
+def options(**changes: object) -> RunOptions:
+    return replace(RunOptions(wandb="disabled", threads=1), **changes)  # type: ignore[arg-type]
+
+
+def test_the_teacher_is_trained_first_and_reused(school: Path, harness: Harness) -> None:
+    first = harness("run", "student.yaml", "--json")
+    assert first.code == 0, first.err
+    assert "trained first" in first.err
+    store = Store(Path("runs"))
+    records = {record.name: record for record in store.records()}
+    assert set(records) == {"teacher", "student"}
+    distill = records["student"].spec["loss"]["distill"]
+    assert distill["teacher_digest"] == records["teacher"].weights["final"]
+    assert records["teacher"].spec["guard"]["max_parameters"] is None  # the guard was off: the record says so
+    trained = (school / "runs").stat().st_mtime_ns, store.find(records["teacher"].run_id)
+    second = harness("run", "student.yaml", "--seed", "1", "--json")
+    assert second.code == 0, second.err
+    assert "trained first" not in second.err
+    assert len(store.records()) == 3
+    assert store.find(records["teacher"].run_id) == trained[1]
+    assert json.loads(second.out)["spec"]["loss"]["distill"]["teacher_digest"] == distill["teacher_digest"]
+
+
+def test_the_digest_is_that_of_the_weights(school: Path) -> None:
+    record = run(load_experiment(Path("teacher.yaml")), options=options())
+    folder = Store(Path("runs")).find(record.run_id)
+    assert folder is not None
+    for which in ("final", "best"):
+        weights = checkpoint.read(getattr(folder, which))["weights"]
+        assert checkpoint.weights_digest(weights) == record.weights[which]
+    changed = {name: tensor.clone() for name, tensor in weights.items()}
+    changed["classifier.bias"][0] += 1e-6
+    assert checkpoint.weights_digest(changed) != record.weights["best"]
+
+
+def test_identity_takes_the_weights_not_the_path(school: Path) -> None:
+    """By file, by id, by folder and by checkpoint: the same weights, the same student; other weights, another one."""
+    store = Store(Path("runs"))
+    student = load_experiment(Path("student.yaml"))
+    assert awaits_teacher(resolve(student, store))
+    teacher = run(load_experiment(Path("teacher.yaml")), options=options())
+    place = store.find(teacher.run_id)
+    assert place is not None
+    shutil.copy(place.final, "copied.pt")
+    shutil.copytree(place.path, "elsewhere")
+    ids = set()
+    for name in ("teacher.yaml", teacher.run_id, teacher.run_id[:6], str(place.path), "elsewhere", "copied.pt"):
+        named = load_experiment(Path("student.yaml"), [f"loss.distill.teacher={name!r}"])
+        ids.add(run_id(resolve(named, store), 0))
+    assert len(ids) == 1
+    other = run(load_experiment(Path("teacher.yaml")), seed=1, options=options())
+    named = load_experiment(Path("student.yaml"), [f"loss.distill.teacher={other.run_id!r}"])
+    assert run_id(resolve(named, store), 0) not in ids
+    assert to_train(student, store) is None
+
+
+def test_a_student_learns_what_its_teacher_says(school: Path) -> None:
+    """The first step's loss, from the formula, with the teacher's network as it stands in its checkpoint."""
+    from harness.training.data import load_split
+    from harness.training.loop import Training
+    from tests.training.build import Recorder
+
+    store = Store(Path("runs"))
+    run(load_experiment(Path("teacher.yaml")), options=options())
+    plain = ["augment.cutmix=null", "train.epochs=1", "train.batch_size=1438"]  # one step, nothing mixed
+    spec = resolve(load_experiment(Path("student.yaml"), plain), store)
+    hardware = resolve_hardware("cpu", "fp32")
+    teacher = load_network(spec, store, hardware)
+    assert teacher is not None
+    assert not teacher.training
+    training = Training(spec, 0, load_split(spec, Path("data")), hardware, teacher)
+    images: list[torch.Tensor] = []
+    hook = training.model.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0].clone()))
+    before = Training(spec, 0, training.split, hardware, teacher).model.train()
+    listener = Recorder()
+    training.fit(listener)
+    hook.remove()
+    from harness.training.augment import draw_epoch
+
+    labels = training.split.train.labels[draw_epoch(spec, 0, 1, 1438, hardware.device).order]
+    with torch.no_grad():
+        logits, soft = before(images[0]), teacher(images[0])
+        hard = -logits.log_softmax(1)[torch.arange(1438), labels].mean()
+        p, q = F.softmax(soft / 2, 1), F.softmax(logits / 2, 1)
+        expected = 0.5 * hard + 0.5 * 4 * (p * (p.log() - q.log())).sum(1).mean()
+    assert listener.rows[0]["train_loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_student_is_another_for_its_teacher(school: Path) -> None:
+    """Same seed, with and without: other weights; and without is what it was before anyone had a teacher."""
+    taught = run(load_experiment(Path("student.yaml")), options=options())
+    alone = run(load_experiment(Path("tiny.yaml")), options=options())
+    assert taught.weights["final"] != alone.weights["final"]
+    assert run_id(load_experiment(Path("tiny.yaml")), 0) == alone.run_id
+
+
+def test_a_teacher_can_be_interrupted_and_goes_on(school: Path, harness: Harness) -> None:
+    stopped = harness("run", "student.yaml", "--time-limit", "0")
+    assert stopped.code == 75, stopped.err
+    assert [record.name for record in Store(Path("runs")).records()] == ["teacher"]
+    assert harness("run", "student.yaml").code == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: folder.final.unlink(), "are not there"),
+        (lambda folder: folder.final.write_bytes(folder.final.read_bytes()[:1000]), "can't be read"),
+    ],
+)
+def test_weights_that_are_gone_or_damaged(school: Path, harness: Harness, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    teacher = run(load_experiment(Path("teacher.yaml")), options=options())
+    folder = Store(Path("runs")).find(teacher.run_id)
+    assert folder is not None
+    damage(folder)
+    result = harness("run", "student.yaml")
+    assert result.code == 2
+    assert message in result.err
+    assert [record.name for record in Store(Path("runs")).records()] == ["teacher"]
+
+
+def test_other_weights_than_the_ones_written_down(school: Path, harness: Harness) -> None:
+    run(load_experiment(Path("teacher.yaml")), options=options())
+    result = harness("run", "student.yaml", "-o", f"loss.distill.teacher_digest={'ab' * 32}")
+    assert result.code == 2
+    assert "are not those the spec names" in result.err
+
+
+def test_a_run_that_can_not_teach(school: Path, harness: Harness) -> None:
+    result = harness("run", "student.yaml", "-o", "loss.distill.teacher=abc123")
+    assert (result.code, "there is no run 'abc123'" in result.err) == (2, True)
+    (school / "nothing.pt").write_bytes(b"nothing")
+    result = harness("run", "student.yaml", "-o", "loss.distill.teacher=nothing.pt")
+    assert (result.code, "can't be read" in result.err) == (2, True)
+    assert harness("run", "teacher.yaml", "--time-limit", "0").code == 75
+    begun = Store(Path("runs")).records()[0].run_id
+    result = harness("run", "student.yaml", "-o", f"loss.distill.teacher={begun}")
+    assert (result.code, "has not finished" in result.err) == (2, True)
+
+
+def test_a_run_of_other_classes_can_not_teach(school: Path) -> None:
+    teacher = run(load_experiment(Path("teacher.yaml")), options=options())
+    folder = Store(Path("runs")).find(teacher.run_id)
+    assert folder is not None
+    student = load_experiment(Path("student.yaml"), [f"loss.distill.teacher={teacher.run_id!r}"])
+    content = checkpoint.read(folder.final)
+    content["spec"]["data"]["dataset"] = "cifar100"
+    Path("foreign.pt").write_bytes(checkpoint.serialise(content))
+    foreign = load_experiment(Path("student.yaml"), ["loss.distill.teacher=foreign.pt"])
+    with pytest.raises(InputError, match="knows 100 classes"):
+        resolve(foreign, Store(Path("runs")))
+    assert resolve(student, Store(Path("runs"))).loss.distill
+
+
+def test_the_shipped_study_on_digits(folder: Path, harness: Harness) -> None:
+    """ablations/distillation.yaml as it is, its base and its teacher on digits: students with and without a teacher."""
+    (folder / "ablations").mkdir()
+    (folder / "experiments").mkdir()
+    shutil.copy(ROOT / "ablations" / "distillation.yaml", folder / "ablations")
+    tiny = (folder / "tiny.yaml").read_text()
+    (folder / "experiments" / "baseline.yaml").write_text(tiny.replace("name: tiny", "name: baseline"))
+    (folder / "experiments" / "teacher.yaml").write_text(TEACHER.replace("tiny.yaml", "baseline.yaml"))
+    given = ("ablations/distillation.yaml", "-o", "train.epochs=3", "--seeds", "2")
+
+    planned = json.loads(harness("plan", *given, "--json").out)
+    assert [(arm["name"], [run["run_id"] is None for run in arm["runs"]]) for arm in planned["arms"]] == [
+        ("baseline", [False, False]),
+        ("distilled", [True, True]),
+        ("distilled_half", [True, True]),
+        ("distilled_t1", [True, True]),
+    ]
+    assert [(t["name"], t["runs"][0]["state"]) for t in planned["teachers"]] == [("teacher", "to_do")]
+    shown = harness("plan", *given)
+    assert "teacher" in shown.out
+
+    done = harness("ablate", *given)
+    assert done.code == 0, done.err
+    records = Store(Path("runs")).records()
+    assert len(records) == 1 + 4 * 2
+    assert [record.seed for record in records if record.name == "teacher"] == [0]
+    assert {r.spec["loss"]["distill"]["teacher_digest"] for r in records if r.spec["loss"]["distill"]} == {
+        next(record.weights["final"] for record in records if record.name == "teacher")
+    }
+    assert len({record.weights["final"] for record in records}) == 9
+    again = harness("ablate", *given)
+    assert (again.code, "nothing to train" in again.out) == (0, True)
+
+    # the evidence holds the teacher's record, and gives the same report without any weights
+    study = resolve_study(load_study(Path(given[0]), ["train.epochs=3"], 2), Store(Path("runs")))
+    reporting.evidence(study, Store(Path("runs")), Path("evidence"))
+    assert not list(Path("evidence").rglob("*.pt"))
+    plan = make_plan(load_study(Path(given[0]), ["train.epochs=3"], 2), Store(Path("evidence")))
+    assert plan.count("done") == 8
+    options = ("--override", "train.epochs=3", "--seeds", "2", "--runs-dir", "evidence", "--check")
+    checked = harness("report", given[0], *options)
+    assert checked.code == 0, checked.err
+
+
+def test_a_teacher_that_fails_ends_the_study(folder: Path, harness: Harness) -> None:
+    (folder / "teacher.yaml").write_text(TEACHER + "optim: {optimizer: {lr: 1.0e+30}, clip: null}\n")
+    (folder / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
+    )
+    result = harness("ablate", "study.yaml")
+    assert result.code == 1
+    assert "teacher" in result.err
+    assert "diverged" in result.err
+    assert [record.name for record in Store(Path("runs")).records()] == ["teacher"]
+
+
+def test_a_teacher_over_its_own_budget_stops_all(folder: Path, harness: Harness) -> None:
+    (folder / "teacher.yaml").write_text(TEACHER.replace("null", "100"))
+    (folder / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
+    )
+    result = harness("ablate", "study.yaml")
+    assert result.code == 2
+    assert "over the limit of 100" in result.err
+    assert not (folder / "runs").exists()

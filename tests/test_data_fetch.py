@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from harness.terminal.fetch import show_download
+from harness.terminal.fetch import fetch, show_download
 from harness.training.cifar import Download
 from tests.conftest import TINY, Harness
 from tests.data_files import class_folders, picture, save, unpack, write_cifar
@@ -175,6 +176,35 @@ def test_a_download_is_shown_as_it_grows(tmp_path: Path) -> None:
         download.archive.write_bytes(bytes(1_500_000))
     assert "downloading CIFAR-10" in screen.getvalue()
     assert "1.5/3.0 MB" in screen.getvalue()
+
+
+class Screen(io.StringIO):
+    """What a terminal shows."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_is_seen_while_torchvisions_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar(monkeypatch, "cifar10", Path(), write=False)
+    screen = Screen()
+    seen = []
+
+    def download(self: Any) -> None:
+        print("torchvision's bar", file=sys.stderr)
+        (tmp_path / "cifar-10-python.tar.gz").write_bytes(bytes(2_000_000))
+        deadline = time.monotonic() + 20
+        while "2.0/170.5 MB" not in screen.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        seen.append(screen.getvalue())
+        unpack(tmp_path / self.base_folder, self.packed)
+
+    monkeypatch.setattr(CIFAR10, "download", download)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    assert fetch("cifar10", tmp_path).downloaded
+    assert "2.0/170.5 MB" in seen[0]
+    assert "torchvision" not in screen.getvalue()
 
 
 def test_doctor_tells_of_every_data_set(harness: Harness, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -424,8 +424,8 @@ def test_an_output_that_cannot_be_written(
 ) -> None:
     np.save("images.npy", digits[:5])
     Path("file").write_text("")
-    for output in ("file/out.csv", "runs"):
-        result = harness("predict", "tiny", "images.npy", "-o", output)
+    for output in ("file/out.csv", "runs"):  # told before anything is looked at
+        result = harness("predict", "nosuch", "images.npy", "-o", output)
         assert (result.code, result.out) == (2, "")
         assert "-o" in result.err
         assert output.split("/")[0] in result.err

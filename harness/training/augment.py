@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.spec.augment import Augment
 from harness.spec.experiment import ExperimentSpec
 from harness.training import draws, geometry, trivial_augment
 from harness.training.cutout import cutout
@@ -48,10 +47,6 @@ class EpochDraws:
     def mix(self, step: int) -> MixedBatch | None:
         """How batch `step` (from 0) is mixed, or None."""
         return self.cutmixes[step] or self.mixups[step]
-
-    @property
-    def mixes(self) -> Sequence[MixedBatch | None]:  # SHIM until loop.py uses Batches
-        return [self.mix(step) for step in range(len(self.cutmixes))]
 
 
 def draw_epoch(spec: ExperimentSpec, seed: int, epoch: int, images: int, device: torch.device) -> EpochDraws:
@@ -173,16 +168,3 @@ class Batches:
                 pixels = pixels.round().to(torch.uint8)
             augmented[indices] = trivial_augment.apply(name, pixels.permute(0, 3, 1, 2), strength).permute(0, 2, 3, 1)
         return augmented
-
-
-# SHIM-BEGIN until loop.py uses Batches
-def pad(pixels: Tensor, augment: Augment) -> Tensor:
-    return geometry.pad(pixels, augment.crop.padding) if augment.crop else pixels
-
-
-def gather(padded: Tensor, indices: Tensor, drawn: EpochDraws, height: int, width: int) -> Tensor:
-    return geometry.gather(padded, indices, drawn.offsets, drawn.mirrored, height, width)
-
-
-paste = mix_images
-# SHIM-END

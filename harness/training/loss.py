@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.spec.loss import Distill, Loss
-from harness.training.augment import MixedBatch
+from harness.training.mixing import MixedBatch
 
 
 def objective(loss: Loss, logits: Tensor, labels: Tensor, mix: MixedBatch | None, soft: Tensor | None) -> Tensor:

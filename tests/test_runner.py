@@ -391,3 +391,43 @@ def test_the_mirror_holds_exactly_the_journal(spec: ExperimentSpec, stopped_once
     assert mirror.summary["final/val_accuracy"] == record.results.final.val_accuracy
     assert record.wandb.state == "offline"
     assert record.wandb.id == record.run_id
+
+
+def test_flip_tta_is_an_evaluation_of_its_own(folder: Path, harness: Harness) -> None:
+    """Beside the headline, in record, summary and mirror's words; the plain results are those without it."""
+    from harness.tracking.mirror import summary
+
+    plain = json.loads(harness("run", "tiny.yaml", "--json").out)
+    shown = harness("run", "tiny.yaml", "-o", "evaluation.flip_tta=true")
+    assert "flip TTA" in shown.out
+    flipped = next(r for r in Store(Path("runs")).records() if r.results.final_flip_tta)
+    assert flipped.run_id != plain["run_id"]
+    assert flipped.results.final is not None
+    assert flipped.results.final_flip_tta is not None
+    assert flipped.results.final.model_dump() == plain["results"]["final"]
+    assert flipped.results.final_flip_tta.test_loss != flipped.results.final.test_loss
+    assert flipped.test_reads == plain["test_reads"] + 1
+    assert summary(flipped)["final_flip_tta/test_accuracy"] == flipped.results.final_flip_tta.test_accuracy
+
+
+def test_flip_tta_and_an_average_under_holdout(folder: Path, harness: Harness) -> None:
+    """The test set is left alone until it is asked for, and then read with the kept weights, the average's."""
+    given = (
+        "run",
+        "tiny.yaml",
+        "-o",
+        "data.protocol=holdout",
+        "-o",
+        "evaluation.flip_tta=true",
+        "-o",
+        "optim.ema={decay: 0.5}",
+    )
+    before = json.loads(harness(*given, "--json").out)
+    assert before["results"]["final_flip_tta"]["test_accuracy"] is None
+    assert before["test_reads"] == 0
+    after = json.loads(harness(*given, "--test", "--json").out)
+    assert after["test_reads"] == 1
+    results = after["results"]
+    assert None not in (results["final"]["test_loss"], results["final_flip_tta"]["test_loss"])
+    assert results["final"]["test_loss"] != results["final_flip_tta"]["test_loss"]
+    assert results["final"]["val_loss"] == before["results"]["final"]["val_loss"]

@@ -182,8 +182,12 @@ def _checkpoints(report: StudyReport) -> list[str]:
             [*row, words.accuracy(arm.best), words.loss(arm.best_loss)]
             for row, arm in zip(rows, report.arms, strict=True)
         ]
-    lines = ["## Last epoch and best checkpoint", "", *words.table(heads, rows, " rrrrr"), ""]
-    return lines + words.paragraph(method.checkpoints(report, has_best))
+    if flipped := any(arm.flipped.n for arm in report.arms):
+        heads.append("flip TTA %")
+        rows = [[*row, words.accuracy(arm.flipped)] for row, arm in zip(rows, report.arms, strict=True)]
+    lines = ["## Last epoch and best checkpoint", "", *words.table(heads, rows, " rrrrrr"), ""]
+    lines += words.paragraph(method.checkpoints(report, has_best))
+    return [*lines, "", *words.paragraph(method.FLIPPED)] if flipped else lines
 
 
 # --- runs ---------------------------------------------------------------------------------------

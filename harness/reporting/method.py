@@ -73,6 +73,12 @@ def sensitivity(report: StudyReport) -> str:
     )
 
 
+FLIPPED = (
+    "Flip TTA: the weights after the last epoch, each image counting with its mirror image (the mean of both logits); "
+    "an evaluation of its own, with which nothing here is compared."
+)
+
+
 def checkpoints(report: StudyReport, has_best: bool) -> str:
     """What the two sets of weights are."""
     text = "Accuracy and loss after the last epoch; train accuracy is one clean pass over the training images."

@@ -45,6 +45,8 @@ class Run:
     """After the last epoch: the headline."""
     best: Score = Score()
     """The checkpoint with the lowest validation loss, on the same images."""
+    flipped: Score = Score()
+    """After the last epoch with flip test-time augmentation, on the same images; never the headline."""
     last_on_test: Score = Score()
     best_on_test: Score = Score()
     train_accuracy: float | None = None
@@ -87,6 +89,7 @@ class Arm:
     last_loss: Summary
     best: Summary
     best_loss: Summary
+    flipped: Summary
     train: Summary
     difference: Comparison | None
     """To the base; None for the base itself."""

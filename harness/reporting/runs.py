@@ -46,6 +46,7 @@ def run_of(record: Record, arm: str | None = None, journal: Sequence[Mapping[str
         epochs_done=record.epochs_done,
         last=_headline(final, protocol),
         best=_headline(best, protocol),
+        flipped=_headline(record.results.final_flip_tta, protocol),
         last_on_test=_on_test(final, protocol),
         best_on_test=_on_test(best, protocol),
         train_accuracy=final.train_accuracy if final else None,

@@ -172,6 +172,7 @@ def _arm(
         last_loss=_loss([run.last for run in counted]),
         best=_accuracy([run.best for run in counted]),
         best_loss=_loss([run.best for run in counted]),
+        flipped=_accuracy([run.flipped for run in counted]),
         train=summarize([run.train_accuracy for run in counted if run.train_accuracy is not None]),
         difference=difference,
         paired=pair(_by_seed(runs[study.base.name]), _by_seed(own) if comparable else {}) if difference else None,

@@ -56,7 +56,12 @@ class Surroundings:
         if not isinstance(data, dict) or not isinstance(folder, dict) or data.get("dataset") != "folder":
             return tree
         path, size = folder.get("path"), folder.get("size")
-        if not isinstance(path, str) or not path or "\0" in path or not (size is None or type(size) is int):
+        if (
+            not isinstance(path, str)
+            or not path
+            or "\0" in path
+            or not (size is None or (type(size) is int and size > 0))
+        ):
             return tree
         from harness.spec.folders import read_content  # needs Pillow
 

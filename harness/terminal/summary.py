@@ -20,7 +20,12 @@ def print_run(record: Record, runs_dir: Path, console: Console) -> None:
     numbers = ("loss", "accuracy", "train accuracy")
     shown = table("weights", "epoch", *numbers, right=("epoch", *numbers))
     protocol = record.spec["data"]["protocol"]
-    for label, scores in (("after the last epoch", record.results.final), (_best_label(protocol), record.results.best)):
+    results = record.results
+    for label, scores in (
+        ("after the last epoch", results.final),
+        ("the same, flip TTA", results.final_flip_tta),
+        (_best_label(protocol), results.best),
+    ):
         if scores:
             shown.add_row(label, str(scores.epoch), *_values(scores, protocol), accuracy(scores.train_accuracy))
     console.print()
@@ -33,7 +38,10 @@ def print_run(record: Record, runs_dir: Path, console: Console) -> None:
         console.print(f"test set (read {record.test_reads} x): {accuracy(final.test_accuracy)} after the last epoch")
     folder = Store(runs_dir).find(record.run_id)
     took = f" in {duration(record.timings['total'])}" if "total" in record.timings else ""
-    console.print(f"{record.trainable_parameters:,} parameters{took}; kept in {folder.path if folder else runs_dir}")
+    unguarded = " (guard off)" if record.spec["guard"]["max_parameters"] is None else ""
+    console.print(
+        f"{record.trainable_parameters:,} parameters{unguarded}{took}; kept in {folder.path if folder else runs_dir}"
+    )
     if record.wandb.state not in ("offline", "online", "disabled"):
         console.print(f"Weights & Biases: {escape(record.wandb.state)}", style="yellow")
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from harness.tracking.record import Record, Scores, Wandb
+from harness.tracking.record import Record, Results, Scores, Wandb
 from harness.tracking.store import RunFolder
 
 Mode = Literal["offline", "online", "disabled"]
@@ -218,9 +218,10 @@ def config(record: Record) -> dict[str, Any]:
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """`best/...` and `final/...` scores that there are, and the status."""
+    """`best/...`, `final/...` and `final_flip_tta/...` scores that there are, and the status."""
     told: dict[str, Any] = {"status": record.status, "epochs_done": record.epochs_done}
-    for which, scores in (("best", record.results.best), ("final", record.results.final)):
+    for which in Results.model_fields:
+        scores: Scores | None = getattr(record.results, which)
         if scores:
             values = {f"{which}/{field}": getattr(scores, field) for field in Scores.model_fields}
             told |= {name: value for name, value in values.items() if value is not None}

@@ -24,6 +24,7 @@ from harness.tracking.mirror import NullMirror
 from harness.tracking.record import Record, Wandb
 from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint
+from tests.conftest import Harness
 from tests.tracking.reading import read_mirror
 from tests.training.build import StopAfter, timeless
 

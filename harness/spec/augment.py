@@ -94,7 +94,7 @@ class Augment(Spec):
     """Random scaling, each image its own factor; in one interpolation with the rotation. Off: null or false."""
     trivial_augment: bool = False
     """TrivialAugment (Mueller and Hutter 2021, arXiv 2103.10158), the wide space of 14 operations: each image its
-    own operation and strength. Off: false."""
+    own operation and strength. It moves images by up to 32 pixels, whatever their size. Off: false."""
     cutout: Annotated[Cutout | None, SWITCH] = None
     """Cutout, each image its own place. Off: null or false."""
     cutmix: Annotated[CutMix | None, SWITCH] = None

@@ -133,11 +133,11 @@ class Training:
     def _train_epoch(self, all_batches: Batches, listener: Listener) -> bool:
         """The rest of the epoch in progress; False where the listener asked to stop in the middle of it."""
         at, train, device = self.progress, self.split.train, self.hardware.device
+        clock = time.perf_counter() - at.seconds
         drawn = augment.draw_epoch(self.spec, self.seed, at.epoch, len(train), device)
         batches = all_batches.epoch(drawn)
         kept = draw_kept(self.spec.model, self.seed, at.epoch, len(train), device)
         self.model.train()
-        clock = time.perf_counter() - at.seconds
         while at.step < self.steps:
             batch = batches(at.step)
             draws.seed_step(self.seed, at.epoch, at.step)

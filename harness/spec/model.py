@@ -61,6 +61,10 @@ class Model(Spec):
     """Probability of leaving out the last block's residual branch, each image its own draw; earlier blocks in
     proportion to their place (Huang et al. 2016, arXiv 1603.09382). Off: 0."""
 
+    zero_init: bool = False
+    """Begin with 0 as the scale of each basic block's last norm, so that every block begins as its shortcut (Goyal et
+    al. 2017, arXiv 1706.02677, section 5.1). Off: false."""
+
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels per group, written out."""
@@ -89,6 +93,9 @@ class Model(Spec):
         if self.stochastic_depth and self.shortcut == "none":
             what = "a block that is left out needs a shortcut to pass the image on, and `model.shortcut` is none"
             mistakes.append(("stochastic_depth", what))
+        if self.zero_init and (self.block, self.norm, self.shortcut) != ("basic", "batch", "projection"):
+            what = "needs basic blocks with batch normalisation and a shortcut: a block of zeros passes nothing on"
+            mistakes.append(("zero_init", what))
         if mistakes:
             raise ConflictError(*mistakes)
         return self

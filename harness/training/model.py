@@ -78,6 +78,7 @@ class BasicBlock(nn.Module):
             self.project_norm = norm(channels, spec)
         self.se = block_gates(channels, spec)
         self.dropout = spec.dropout
+        self.zero_init = spec.zero_init
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         residual = F.relu(self.norm1(self.conv1(x)), inplace=True)
@@ -249,3 +250,11 @@ def initialise(model: nn.Module, seed: int) -> None:
                 drawn.uniform_(-bound, bound, generator=draws.generator(seed, "init", f"{name}.{kind}"))
                 with torch.no_grad():
                     parameter.copy_(drawn)
+    zero_last_norms(model)
+
+
+def zero_last_norms(model: nn.Module) -> None:
+    """The scale of the last norm of each basic block that asks for it: 0 (arXiv 1706.02677, section 5.1)."""
+    for block in model.modules():
+        if isinstance(block, BasicBlock) and block.zero_init and isinstance(block.norm2, nn.BatchNorm2d):
+            nn.init.zeros_(block.norm2.weight)

@@ -85,6 +85,7 @@ SETTINGS: list[dict[str, Any]] = [
         "evaluation.flip_tta": True,
     },
     {"model.shortcut": "none"},
+    {"model.zero_init": True},
     {
         "optim.optimizer": {
             "kind": "adamw",

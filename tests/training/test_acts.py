@@ -230,6 +230,8 @@ TABLE = [
         "model.stochastic_depth", 0.0, 0.5, changes=some("kept"),
         check=lambda off, on: off.parts["kept"] == [None] and bool((on.parts["kept"][0][:, 1] == 0).any()),
     ),
+    Row("model.zero_init", False, True, lambda off, on: not on.initial["groups.1.0.norm2.weight"].any(),
+        changes=some("initial groups.0.0.norm2.weight", "initial groups.1.0.norm2.weight")),
     # augment: its own draws and the pixels that the network sees
     Row("augment.crop", None, {"padding": 2}, lambda off, on: int(on.parts["offsets"][0].max()) == 4,
         changes=PIXELS | {"offsets"}),

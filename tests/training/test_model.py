@@ -322,3 +322,13 @@ def test_initial_weights_follow_seed_and_distribution() -> None:
     bound = 1 / math.sqrt(9 * 128)
     assert weight.abs().max() <= bound
     assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.01)
+
+
+def test_zero_init_makes_every_block_its_shortcut() -> None:
+    """As torchvision's `zero_init_residual`: relu(shortcut) is all that a block passes on, until it has learnt."""
+    network = build_model(make_spec(model={"depths": [2, 2], "zero_init": True}), "cpu")
+    initialise(network, 0)
+    x = torch.randn(3, 8, 8, 8)
+    assert torch.equal(network.groups[0][1](x), F.relu(x))
+    first_of_group = network.groups[1][0]
+    assert torch.equal(first_of_group(x), F.relu(first_of_group.project_norm(first_of_group.project(x))))

@@ -17,8 +17,11 @@ ABLATIONS = sorted((ROOT / "ablations").glob("*.yaml"))
 
 
 def test_there_are_some() -> None:
-    assert {path.stem for path in EXPERIMENTS} >= {"baseline", "quickstart", "small"}
-    assert {path.stem for path in ABLATIONS} >= {"se_vs_nose", "quickstart", "small"}
+    assert {path.stem for path in EXPERIMENTS} >= {"baseline", "quickstart", "small", "teacher", "distilled"}
+    assert {path.stem for path in ABLATIONS} >= {
+        *("quickstart", "small", "se_vs_nose", "components", "rationale", "schedulers", "augmentation"),
+        *("depth_width", "distillation", "lookahead"),
+    }
 
 
 @pytest.mark.parametrize("path", [*EXPERIMENTS, *ABLATIONS], ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -43,6 +46,47 @@ def test_each_ablation_is_valid(path: Path) -> None:
     assert len(load_study(path).arms) >= 2
 
 
+@pytest.mark.parametrize("path", [*EXPERIMENTS, *ABLATIONS], ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_each_passes_the_guard(path: Path) -> None:
+    """All under the budget; the teacher alone is let go without one."""
+    from harness.training.guard import check_budget
+
+    specs = [load_experiment(path)] if path in EXPERIMENTS else [arm.spec for arm in load_study(path).arms]
+    limits = {spec.guard.max_parameters for spec in specs}
+    assert limits == ({None} if path.stem == "teacher" else {5_000_000})
+    check_budget(specs)
+
+
+def test_the_counts_in_the_comments_are_right() -> None:
+    """Each arm of depth_width with its parameters behind it, and the header's of teacher and rationale."""
+    import re
+
+    from harness.training.guard import cost
+
+    text = (ROOT / "ablations/depth_width.yaml").read_text()
+    told = {
+        name: int(count.replace(",", "")) for name, count in re.findall(r"^  (\w+): .*# ([\d,]+)$", text, re.MULTILINE)
+    }
+    arms = {
+        arm.name: cost(arm.spec).trainable_parameters for arm in load_study(ROOT / "ablations/depth_width.yaml").arms
+    }
+    assert told == {name: count for name, count in arms.items() if name != "baseline"}
+    teacher = cost(load_experiment(ROOT / "experiments/teacher.yaml")).trainable_parameters
+    assert f"{teacher:,} trainable parameters" in (ROOT / "experiments/teacher.yaml").read_text()
+    equal = next(arm for arm in load_study(ROOT / "ablations/rationale.yaml").arms if arm.name == "equal_widths")
+    assert f"{cost(equal.spec).trainable_parameters:,} parameters" in (ROOT / "ablations/rationale.yaml").read_text()
+
+
+def test_components_leaves_each_part_out_once() -> None:
+    study = load_study(ROOT / "ablations/components.yaml")
+    parts = ("se", "dropout", "lookahead", "cutmix", "clip", "cosine", "crop", "flip")
+    names = ["baseline", "clip_norm_1", "clip_value_0.1", *(f"no_{part}" for part in parts)]
+    assert [arm.name for arm in study.arms] == names
+    assert {arm.spec.train.epochs for arm in study.arms} == {30}
+    no_cosine = next(arm for arm in study.arms if arm.name == "no_cosine")
+    assert (no_cosine.spec.optim.schedule.kind, no_cosine.spec.optim.optimizer.lr) == ("constant", 0.1)
+
+
 def test_the_baseline_is_the_published_recipe() -> None:
     spec = load_experiment(ROOT / "experiments/baseline.yaml")
     assert spec.model.widths == (64, 128, 256)
@@ -50,6 +94,7 @@ def test_the_baseline_is_the_published_recipe() -> None:
     assert spec.model.se is not None
     assert (spec.model.se.placement, spec.model.se.reduction) == ("stem", 16)
     optimizer = spec.optim.optimizer
+    assert optimizer.kind == "sgd"
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov) == (0.1, 0.9, 5e-4, False)
     assert spec.optim.lookahead is not None
     assert (spec.optim.lookahead.k, spec.optim.lookahead.alpha) == (5, 0.5)

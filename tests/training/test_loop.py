@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from harness.spec.experiment import ExperimentSpec
 from harness.training import draws
 from harness.training.loop import Diverged, Training
 from harness.training.model import build_model, initialise
+from harness.training.pace import probe_images_per_second
 from tests.training.build import CPU, Recorder, make_spec, make_split, timeless
 
 EVERYTHING = {
@@ -208,3 +210,25 @@ def test_continuing_is_exact_with_early_stopping(after: int) -> None:
         again.load_state_dict(states[epoch])
         assert again.fit(listener) == "stopped_early"
         assert timeless(listener.rows) == timeless(told.rows[epoch:])
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile for real (it needs a C++ compiler): the same training within rounding, continued exactly."""
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler, and there is no g++")
+    spec = make_spec(train={"epochs": 2, "batch_size": 32, "precision": "fp32", "compile": True})
+    plain, compiled, begun, continued = (Recorder(), Recorder(), Recorder(4), Recorder())
+    Training(make_spec(), 0, make_split(), CPU).fit(plain)
+    training = Training(spec, 0, make_split(), CPU)
+    assert probe_images_per_second(training) > 0
+    training.fit(compiled)
+    assert [row["train_loss"] for row in compiled.rows] == pytest.approx(
+        [r["train_loss"] for r in plain.rows], rel=1e-3
+    )
+    Training(spec, 0, make_split(), CPU).fit(begun)
+    assert begun.saved is not None
+    again = Training(spec, 0, make_split(), CPU)
+    again.load_state_dict(begun.saved)
+    again.fit(continued)
+    assert timeless(begun.rows + continued.rows) == timeless(compiled.rows)

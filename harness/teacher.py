@@ -41,10 +41,14 @@ def resolve(spec: ExperimentSpec, store: Store) -> ExperimentSpec:
     """The spec with its teacher's digest; unchanged without a teacher, or where that is a file not trained yet.
 
     Raises:
-        InputError: there is no such run or checkpoint, or it can't teach this student.
+        InputError: there is no such run or checkpoint, it can't teach this student, or it has other weights than
+            the spec's `teacher_digest` says. (With that written, a teacher that is not there is no mistake yet.)
     """
     distill = spec.loss.distill
-    if distill is None or not identity.awaits_teacher(spec):
+    if distill is None:
+        return spec
+    if distill.teacher_digest is not None:
+        _check_digest(distill, _known_digest(distill, store))
         return spec
     teacher = find(distill, store)
     check_teacher(spec, teacher.spec, f"teacher {distill.teacher}")
@@ -58,10 +62,11 @@ def resolve_study(study: Study, store: Store) -> Study:
 
 def to_train(spec: ExperimentSpec, store: Store) -> ExperimentSpec | None:
     """The experiment to be trained before `spec` has a run id: its teacher, or that one's teacher; None for none."""
-    if spec.loss.distill is None or not identity.awaits_teacher(resolve(spec, store)):
+    distill = spec.loss.distill
+    if distill is None or not distill.teacher.endswith(EXPERIMENT_SUFFIXES):
         return None
-    teacher = find(spec.loss.distill, store).spec
-    return to_train(teacher, store) or teacher
+    teacher = find(distill, store)
+    return None if teacher.digest else to_train(teacher.spec, store) or teacher.spec
 
 
 def lineage(spec: ExperimentSpec, store: Store) -> list[ExperimentSpec]:
@@ -110,14 +115,25 @@ def load_network(spec: ExperimentSpec, store: Store, hardware: Hardware) -> nn.M
         where = str(teacher.weights or distill.teacher)
         raise InputError(f"the weights of the teacher, {teacher.spec.name}, are not there", where=where, fix=fix)
     weights = _read(teacher.weights)["weights"]
-    found = checkpoint.weights_digest(weights)
-    if found != distill.teacher_digest:
-        what = f"these weights (digest {found[:12]}) are not those the spec names ({str(distill.teacher_digest)[:12]})"
-        raise InputError(what, where=str(teacher.weights), fix="leave `teacher_digest` out to take them as they are")
+    _check_digest(distill, checkpoint.weights_digest(weights))
     network = build_model(teacher.spec, hardware.device)
     network.load_state_dict(weights)
     network.requires_grad_(False)
     return network.to(memory_format=checkpoint.MEMORY_FORMAT).eval()
+
+
+def _known_digest(distill: Distill, store: Store) -> str | None:
+    try:
+        return find(distill, store).digest
+    except InputError:
+        return None
+
+
+def _check_digest(distill: Distill, found: str | None) -> None:
+    if found and found != distill.teacher_digest:
+        what = f"the weights of {distill.teacher} (digest {found[:12]}) are not those the spec names"
+        where = f"loss.distill.teacher_digest {str(distill.teacher_digest)[:12]}"
+        raise InputError(what, where=where, fix="leave `teacher_digest` out to take them as they are")
 
 
 def _of_experiment(path: Path, store: Store) -> Teacher:
@@ -150,7 +166,8 @@ def _read(path: Path) -> dict[str, Any]:
     from harness.training import checkpoint
 
     if not path.is_file():
-        raise InputError("there is no such checkpoint", where=str(path), fix="name a run's checkpoints/final.pt")
+        fix = "name a run's checkpoints/final.pt; without the file `teacher_digest` says which weights it was"
+        raise InputError("there is no such checkpoint", where=str(path), fix=fix)
     try:
         content = checkpoint.read(path)
     except checkpoint.DamagedCheckpoint as error:

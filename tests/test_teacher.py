@@ -172,6 +172,19 @@ def test_other_weights_than_the_ones_written_down(school: Path, harness: Harness
     result = harness("run", "student.yaml", "-o", f"loss.distill.teacher_digest={'ab' * 32}")
     assert result.code == 2
     assert "are not those the spec names" in result.err
+    distill = f"{{teacher: teacher.yaml, teacher_digest: {'ab' * 32}}}"
+    (school / "study.yaml").write_text(f"name: study\nbase: tiny.yaml\narms: {{taught: {{loss.distill: {distill}}}}}\n")
+    result = harness("ablate", "study.yaml")  # before anything is trained
+    assert (result.code, len(Store(Path("runs")).records())) == (2, 1)
+
+
+def test_a_digest_written_down_before_the_teacher_is_trained(school: Path, harness: Harness) -> None:
+    """The teacher is trained first all the same, and held against it."""
+    digest = run(load_experiment(Path("teacher.yaml")), options=options()).weights["final"]
+    pinned = ("run", "student.yaml", "--runs-dir", "elsewhere", "--threads", "1", "-o")
+    assert harness(*pinned, f"loss.distill.teacher_digest={digest}").code == 0
+    assert len(Store(Path("elsewhere")).records()) == 2
+    assert harness(*pinned, f"loss.distill.teacher_digest={'cd' * 32}").code == 2
 
 
 def test_a_run_that_can_not_teach(school: Path, harness: Harness) -> None:
@@ -254,6 +267,69 @@ def test_a_teacher_that_fails_ends_the_study(folder: Path, harness: Harness) -> 
     assert "teacher" in result.err
     assert "diverged" in result.err
     assert [record.name for record in Store(Path("runs")).records()] == ["teacher"]
+    started = Store(Path("runs")).records()[0].provenance["started"]
+    again = harness("ablate", "study.yaml")
+    assert (again.code, "--retry-failed" in again.err) == (1, True)
+    assert Store(Path("runs")).records()[0].provenance["started"] == started  # not trained again unasked
+    assert "failed" in harness("plan", "study.yaml").out
+
+
+def test_a_teacher_that_is_an_arm_too_is_kept_by_fresh(folder: Path, harness: Harness) -> None:
+    """A network that learns from its own like: the base is trained once, as the teacher."""
+    (folder / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\nseeds: 2\narms: {again: {loss.distill: {teacher: tiny.yaml}}}\n"
+    )
+    assert harness("ablate", "study.yaml", "--threads", "1").code == 0
+    teacher = next(r for r in Store(Path("runs")).records() if r.name == "tiny" and r.seed == 0)
+    result = harness("ablate", "study.yaml", "--threads", "1", "--fresh")
+    assert result.code == 0, result.err
+    assert "is kept" in result.out
+    kept = next(r for r in Store(Path("runs")).records() if r.name == "tiny" and r.seed == 0)
+    assert kept.provenance["started"] == teacher.provenance["started"]
+    assert len(Store(Path("runs")).records()) == 4
+    assert len(list(Path("runs/aside").iterdir())) == 3
+
+
+def test_a_teacher_begun_on_other_hardware(school: Path, harness: Harness) -> None:
+    assert harness("run", "teacher.yaml", "--time-limit", "0").code == 75
+    folder = Store(Path("runs")).entries()[0][0]
+    record = folder.read_record()
+    record.provenance["device_type"] = "cuda"
+    folder.write_record(record)
+    (school / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
+    )
+    result = harness("ablate", "study.yaml")
+    assert (result.code, "--any-device" in result.err) == (2, True)
+
+
+def test_the_report_names_the_teacher_and_no_place(school: Path, harness: Harness) -> None:
+    """The same bytes from wherever it is called, and the teacher with its size."""
+    (school / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\nseeds: 2\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
+    )
+    assert harness("ablate", str(school / "study.yaml")).code == 0
+    text = Path("reports/study.md").read_text()
+    assert str(school) not in text
+    assert 'loss.distill={"teacher": "teacher.yaml"}' in text
+    told = " ".join(text.split())
+    teacher = next(record for record in Store(Path("runs")).records() if record.name == "teacher")
+    assert f"Teacher: `teacher` (seed 0, {teacher.trainable_parameters:,} parameters" in told
+    assert harness("report", "study.yaml", "--check").code == 0
+
+
+def test_the_expected_time_counts_the_teacher(school: Path) -> None:
+    (school / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
+    )
+    run(load_experiment(Path("tiny.yaml")), options=options())
+    plan = make_plan(load_study(Path("study.yaml")), Store(Path("runs")))
+    base, taught = plan.arms
+    teacher = plan.teachers[0]
+    done = plan.runs[0].record
+    assert done is not None
+    left = 3 * teacher.cost.macs * 3 + (3 * taught.cost.macs + teacher.cost.macs) * 3
+    assert plan.expected_seconds() == pytest.approx(done.timings["total"] / (3 * base.cost.macs * 3) * left)
 
 
 def test_a_teacher_over_its_own_budget_stops_all(folder: Path, harness: Harness) -> None:

@@ -79,6 +79,9 @@ FLIPPED = (
 )
 
 
+METRIC_WORDS = {"test_accuracy": "test set", "val_accuracy": "validation set"}
+
+
 def checkpoints(report: StudyReport, has_best: bool) -> str:
     """What the two sets of weights are."""
     text = "Accuracy and loss after the last epoch; train accuracy is one clean pass over the training images."
@@ -100,6 +103,7 @@ def what_was_done(report: StudyReport) -> list[str]:
         f"Protocol `{report.protocol}` on {words.escape(report.dataset)}: {PROTOCOL[report.protocol]}.",
         f"Seeds {conditions.numbers(report.seeds)}: arms with the same seed share the initial weights of the parts "
         "they share, the order of images and the augmentation.",
+        *(_teacher(run) for run in report.teachers),
         *_extension(runs),
         f"Epochs: {_epochs(report.arms)}.",
         f"The test set was read {words.plural(reads, 'time')} over {words.plural(len(runs), 'recorded run')}.",
@@ -113,6 +117,19 @@ def what_was_done(report: StudyReport) -> list[str]:
         first, *rest = words.paragraph(item, 94)
         lines += [f"- {first}", *(f"  {line}" for line in rest)]
     return lines
+
+
+def _teacher(run: Run) -> str:
+    """Who taught, and that it was one and the same network."""
+    accuracy = f"{words.percent(run.last.accuracy)} % on the {METRIC_WORDS[run.metric]}" if run.last.accuracy else ""
+    told = ", ".join(
+        filter(None, (f"seed {run.seed}", f"{words.count(run.trainable_parameters)} parameters", accuracy))
+    )
+    return (
+        f"Teacher: {words.code(run.name)} ({told}, run {words.code(str(run.run_id))}), one network for every student "
+        "and seed: the intervals hold for this teacher, not for teachers like it. Its readings of the test set are not "
+        "in the count below."
+    )
 
 
 def _extension(runs: Sequence[Run]) -> list[str]:

@@ -39,6 +39,7 @@ def build(study: Study, store: Store) -> StudyReport:
     Planned runs without a record stand in it as missing; records of other seeds or arms are left out.
     What could not be read stands in `store.problems` afterwards: the caller is to tell.
     """
+    teachers = _teachers(study, store)
     runs = _planned(study, store)
     everybody = [run for planned in runs.values() for run in planned]
     expected = conditions.usual([run for run in runs[study.base.name] if run.counted], everybody)
@@ -62,7 +63,15 @@ def build(study: Study, store: Store) -> StudyReport:
         spread=spread,
         detectable=detectable_difference(len(study.seeds), len(study.arms) - 1, sd),
         remarks=study.remarks,
+        teachers=teachers,
     )
+
+
+def _teachers(study: Study, store: Store) -> tuple[Run, ...]:
+    """The recorded runs whose weights the arms' specs name, each once."""
+    digests = {arm.spec.loss.distill.teacher_digest for arm in study.arms if arm.spec.loss.distill}
+    found = {r.weights["final"]: r for _, r in store.entries() if r.finished and r.weights.get("final") in digests}
+    return tuple(run_of(found[digest]) for digest in sorted(found))
 
 
 # --- records to runs ----------------------------------------------------------------------------

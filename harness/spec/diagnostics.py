@@ -143,8 +143,7 @@ class _Reader:
         if kind == "literal_error":
             return self._not_a_choice(path, value)
         if kind == "union_tag_invalid":
-            kinds = [kind for model in self._models(path) for kind in _choices(model.model_fields["kind"].annotation)]
-            return self._not_a_choice((*path, "kind"), show(self._value((*path, "kind"), None)), kinds)
+            return self._not_a_choice((*path, "kind"), show(self._value((*path, "kind"), None)), self._kinds(path))
         if kind == "too_short":
             return self._problem(path, f"{value} needs at least {context['min_length']} item", self._meaning(path))
         if kind == "too_long":
@@ -185,7 +184,8 @@ class _Reader:
             expected += f" ({', '.join(keys)})"
         fix = self._meaning(path)
         if isinstance(value, str):
-            fix = _hint_for_text(value, expected) or fix
+            kinds = self._kinds(path)
+            fix = f"write {{kind: {value}}}." if value in kinds else _hint_for_text(value, expected) or fix
         elif expected == "text" and isinstance(value, bool | int | float):
             fix = f"for text put it in quotes: '{show(value)}'."
         elif isinstance(value, float) and value.is_integer() and "a whole number" in expected:
@@ -222,6 +222,14 @@ class _Reader:
         if not names:
             return None
         return fields_of(self._models(names[:-1])).get(names[-1]) or field_paths(self.root).get(".".join(names))
+
+    def _kinds(self, path: FieldPath) -> list[str]:
+        """The `kind`s that the mapping at `path` may have; [] where it has none."""
+        info = self._info(path)
+        models = submodels(info.annotation) if info else ()
+        return [
+            kind for m in models if "kind" in m.model_fields for kind in _choices(m.model_fields["kind"].annotation)
+        ]
 
     def _models(self, path: FieldPath) -> tuple[type[BaseModel], ...]:
         models: tuple[type[BaseModel], ...] = (self.root,)

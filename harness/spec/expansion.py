@@ -28,7 +28,7 @@ SET_BY_STUDY = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One variant. `overrides` maps dotted field paths to values relative to the base arm; {} for the base."""
+    """One variant. `overrides` maps dotted field paths to values, as written, relative to the base arm; {} for it."""
 
     name: str
     overrides: Mapping[str, Any]
@@ -74,7 +74,7 @@ def overrides_of(node: Node, label: str, problems: list[Problem], written_in: Pa
         if problem:
             problems.append(problem)
         else:
-            overrides.append(Override(path, from_file(child, written_in, path).plain(), where))
+            overrides.append(Override(path, from_file(child, written_in, path).plain(), where, child.plain()))
     return tuple(overrides)
 
 
@@ -125,7 +125,7 @@ class Expansion:
             self.problems.append(Problem(f"two arms are called {draft.name}", draft.place, fix))
             return
         self._places[draft.name] = draft.place
-        self.arms.append(Arm(draft.name, overrides, spec))
+        self.arms.append(Arm(draft.name, {override.path: override.written for override in draft.overrides}, spec))
 
     def _spec(self, draft: Draft, overrides: Mapping[str, Any]) -> ExperimentSpec | None:
         tree = apply_overrides(self._tree, overrides) | {"name": f"{self._name}-{draft.name}"}

@@ -17,7 +17,7 @@ from harness.spec.data import Data
 from harness.spec.datasets import Dataset
 from harness.spec.loss import Loss
 from harness.spec.model import Model
-from harness.spec.optim import MultiStep, OneCycle, Optim, Plateau
+from harness.spec.optim import Cyclic, MultiStep, OneCycle, Optim, Plateau
 
 
 class EarlyStopping(Spec):
@@ -123,11 +123,13 @@ class ExperimentSpec(Spec):
         if isinstance(schedule, MultiStep) and schedule.milestones[-1] >= epochs:
             what = f"the last, {schedule.milestones[-1]}, never acts in a training of {epochs} epochs (train.epochs)"
             mistakes.append(("optim.schedule.milestones", what))
-        if isinstance(schedule, OneCycle) and not mistakes:
-            steps = (epochs - (warmup.epochs if warmup else 0)) * -(-self.train_images // self.train.batch_size)
-            if schedule.peak_at * steps <= 1:
-                what = f"a peak at {schedule.peak_at:g} of {steps} steps leaves no step to rise in"
-                mistakes.append(("optim.schedule.peak_at", what))
+        if isinstance(schedule, Cyclic) and schedule.half_cycle > epochs:
+            what = f"half a cycle of {schedule.half_cycle} epochs does not end in a training of {epochs} (train.epochs)"
+            mistakes.append(("optim.schedule.half_cycle", what))
+        steps = (epochs - (warmup.epochs if warmup else 0)) * -(-self.train_images // self.train.batch_size)
+        if isinstance(schedule, OneCycle) and not mistakes and schedule.peak_at * steps <= 1:
+            what = f"a peak at {schedule.peak_at:g} of {steps} steps leaves no step to rise in"
+            mistakes.append(("optim.schedule.peak_at", what))
         return mistakes
 
     def _size_mistakes(self) -> list[tuple[str, str]]:
@@ -142,7 +144,7 @@ class ExperimentSpec(Spec):
         if self.augment.cutout and self.augment.cutout.size > size:
             what = f"{self.augment.cutout.size} is larger than the {size}-pixel image"
             mistakes.append(("augment.cutout.size", what))
-        if self.train.batch_size > self.dataset.train_images:
-            what = f"{self.train.batch_size} is larger than the {self.dataset.train_images} training images"
+        if self.train.batch_size > self.train_images:
+            what = f"{self.train.batch_size} is larger than the {self.train_images} training images"
             mistakes.append(("train.batch_size", what))
         return mistakes

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from harness.spec.base import SWITCH, PositiveFloat, Spec
+from harness.spec.base import SWITCH, ConflictError, PositiveFloat, Spec
 
 
 class Distill(Spec):
@@ -28,6 +28,10 @@ class Distill(Spec):
     """SHA-256 over the teacher's weights, which the run's identity takes in place of `teacher`. Filled in once the
     teacher is trained; where it is written, a teacher with other weights is refused."""
 
+    @property
+    def uses_labels(self) -> bool:
+        return self.weight < 1.0
+
 
 class Loss(Spec):
     """What the training makes small: cross-entropy, and what is added to it."""
@@ -36,3 +40,9 @@ class Loss(Spec):
     """Share of the target that is spread evenly over all classes (Szegedy et al. 2016, arXiv 1512.00567). Off: 0."""
     distill: Annotated[Distill | None, SWITCH] = None
     """Distillation from a teacher. Off: null or false."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.label_smoothing and self.distill and not self.distill.uses_labels:
+            raise ConflictError(("label_smoothing", "never acts: with `distill.weight` 1 no labels are used"))
+        return self

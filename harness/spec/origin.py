@@ -18,11 +18,15 @@ def dotted(path: FieldPath) -> str:
 
 @dataclass(frozen=True)
 class Override:
-    """A value for a dotted field path; `place` is what a message names: "-o model.width=72", "x.yaml:12: arms.a"."""
+    """A value for a dotted field path; `place` is what a message names: "-o model.width=72", "x.yaml:12: arms.a".
+
+    `written` is the value as its file has it, where the paths in `value` have been resolved.
+    """
 
     path: str
     value: Any
     place: str
+    written: Any = None
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import InputError, Interrupted, Problem, RunFailed, TimeLimitReached
-from harness.events import Observer, silent, unbreakable
+from harness.events import Ended, Event, Note, Observer, silent, unbreakable
 from harness.options import RunOptions
 from harness.runner import check_same_hardware, claim, set_aside
 from harness.spec.ablation import Study
@@ -36,6 +36,8 @@ class Outcome:
 
     plan: Plan
     statuses: dict[str, str]
+    messages: dict[str, str] = field(default_factory=dict)
+    """Of those that ended badly: the last word of each."""
 
     @property
     def failures(self) -> tuple[PlannedRun, ...]:
@@ -68,16 +70,24 @@ def ablate(
     store.ensure_writable()
     observer = unbreakable(observer)
     if options.run.fresh:
+        _tell_kept_teachers(plan, observer)
         _set_aside(chosen, store, observer)
+    messages: dict[str, str] = {}
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Ended) and event.message:
+            messages[event.run_id] = event.message
+        observer(event)
+
     jobs = [_job(run, study, options) for run in chosen]
     with stop.on_signals():
-        statuses = execute(jobs, options.jobs, observer, stop, fail_fast=options.fail_fast)
+        statuses = execute(jobs, options.jobs, listen, stop, fail_fast=options.fail_fast)
     _mark_killed(statuses, store)
     after = make_plan(study, store)
     if stop.reason and after.count("to_do"):
         left = f"{after.count('done')} of {len(after.runs)} runs are done; {options.run.continue_with} to go on"
         raise (TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left))
-    return Outcome(after, statuses)
+    return Outcome(after, statuses, messages)
 
 
 def train_teachers(study: Study, options: AblateOptions, observer: Observer, stop: Stop) -> Plan:
@@ -90,12 +100,17 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
     store = Store(options.run.runs_dir)
     plan = make_plan(study, store)
     while teacher := next((planned.run for planned in plan.teachers if _can_train(planned.run)), None):
+        if teacher.state == "failed" and teacher.record and not options.retry_failed:
+            failed = f"the teacher, {teacher.arm.name} (seed {teacher.seed}), is {teacher.record.status}"
+            raise RunFailed(f"{failed}: no arm can learn from it; --retry-failed trains it again")
         _train_teacher(teacher, options.run, store, observer, stop)
         plan = make_plan(study, store)
     return plan
 
 
 def _train_teacher(run: PlannedRun, options: RunOptions, store: Store, observer: Observer, stop: Stop) -> None:
+    if run.record and run.folder and not options.any_device:
+        check_same_hardware(run.record, run.folder, device.resolve(options.device, run.arm.spec.train.precision))
     _check_data([run], options.data_dir)
     store.ensure_writable()
     labels = replace(options, fresh=False, threads=options.threads or threads_per_worker(1))
@@ -130,7 +145,20 @@ def runs_to_do(plan: Plan, options: AblateOptions) -> list[PlannedRun]:
         states.add("failed")
     if options.run.fresh:
         states.add("done")
-    return [run for runs in zip(*(arm.runs for arm in plan.arms), strict=True) for run in runs if run.state in states]
+    runs = [run for runs in zip(*(arm.runs for arm in plan.arms), strict=True) for run in runs if run.state in states]
+    return [run for run in runs if not (run.state == "done" and run.run_id in _teaching(plan))]
+
+
+def _teaching(plan: Plan) -> set[str | None]:
+    return {teacher.run.run_id for teacher in plan.teachers}
+
+
+def _tell_kept_teachers(plan: Plan, observer: Observer) -> None:
+    """A teacher that is an arm too is not run again: the students' identities rest on the weights it has."""
+    for run in plan.runs:
+        if run.state == "done" and run.run_id in _teaching(plan):
+            text = f"{run.arm.name} seed {run.seed} is kept: other arms learn from it"
+            observer(Note(str(run.run_id), text, warning=True))
 
 
 def _job(run: PlannedRun, study: Study, options: AblateOptions) -> Job:

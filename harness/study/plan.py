@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.errors import InputError
 from harness.reporting.dunnett import detectable_difference
 from harness.reporting.runs import metric_of
 from harness.reporting.statistics import pooled_spread, smallest_sign_flip_p
 from harness.spec import identity
 from harness.spec.ablation import Arm, Study
 from harness.spec.experiment import ExperimentSpec
-from harness.teacher import lineage, resolve_study
+from harness.teacher import find, lineage, resolve_study
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder, Store
 from harness.training.guard import Cost, check_budget
+from harness.training.guard import cost as cost_of
 
 State = Literal["done", "to_do", "running", "failed"]
 Finder = Callable[[str], tuple[RunFolder, Record] | None]
@@ -46,6 +48,13 @@ class PlannedArm:
     arm: Arm
     cost: Cost
     runs: tuple[PlannedRun, ...]
+    teacher_macs: int = 0
+    """Of the forward pass of the network it learns from; 0 without one."""
+
+    @property
+    def work(self) -> int:
+        """What one run costs, in MACs per training image: a step is three forward passes, and one of the teacher."""
+        return (3 * self.cost.macs + self.teacher_macs) * self.arm.spec.train.epochs
 
     @property
     def headroom(self) -> int | None:
@@ -99,13 +108,10 @@ class Plan:
         known = [run for run in self.runs if run.state == "done" and run.record and run.record.timings.get("total")]
         if not known:
             return None
-        costs = {arm.arm.name: arm.cost for arm in self.arms}
-
-        def work(run: PlannedRun) -> int:
-            return costs[run.arm.name].macs * run.arm.spec.train.epochs
-
-        pace = sum(run.record.timings["total"] for run in known if run.record) / sum(work(run) for run in known)
-        return pace * sum(work(run) for run in self.runs if run.state in ("to_do", "failed"))
+        work = {arm.arm.name: arm.work for arm in self.arms}
+        pace = sum(run.record.timings["total"] for run in known if run.record) / sum(work[r.arm.name] for r in known)
+        teaching = sum(3 * t.cost.macs * t.spec.train.epochs for t in self.teachers if t.run.state == "to_do")
+        return pace * (teaching + sum(work[r.arm.name] for r in self.runs if r.state in ("to_do", "failed")))
 
 
 def make_plan(study: Study, store: Store) -> Plan:
@@ -118,7 +124,9 @@ def make_plan(study: Study, store: Store) -> Plan:
     costs = check_budget([arm.spec for arm in study.arms])
     entries = {record.run_id: (folder, record) for folder, record in store.entries()}
     arms = tuple(
-        PlannedArm(arm, cost, tuple(_look_up(arm, seed, store, entries.get) for seed in study.seeds))
+        PlannedArm(
+            arm, cost, tuple(_look_up(arm, seed, store, entries.get) for seed in study.seeds), _teacher_macs(arm, store)
+        )
         for arm, cost in zip(study.arms, costs, strict=True)
     )
     spread = _spread(arms)
@@ -138,6 +146,14 @@ def _teachers(study: Study, store: Store, find: Finder) -> tuple[PlannedTeacher,
     arms = [Arm(spec.name, {}, spec) for spec in specs.values()]
     runs = [_look_up(arm, arm.spec.seed, store, find) for arm in arms]
     return tuple(PlannedTeacher(run.arm.spec, cost, run) for cost, run in zip(costs, runs, strict=True))
+
+
+def _teacher_macs(arm: Arm, store: Store) -> int:
+    distill = arm.spec.loss.distill
+    try:
+        return cost_of(find(distill, store).spec).macs if distill else 0
+    except InputError:  # its digest is written down, and it is not there: nothing is known of it
+        return 0
 
 
 def _look_up(arm: Arm, seed: int, store: Store, find: Finder) -> PlannedRun:

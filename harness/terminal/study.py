@@ -69,7 +69,7 @@ def print_outcome(study: Study, outcome: Outcome, paths: Sequence[Path], runs_di
     for run in outcome.failures:
         error = (run.record and run.record.error) or {}
         status = run.record.status if run.record else outcome.statuses.get(run.run_id or "", run.state)
-        message = error.get("message", "no message")
+        message = error.get("message") or outcome.messages.get(run.run_id or "", "no message")
         console.print(f"{escape(run.arm.name)} seed {run.seed}: {status}: {escape(message)}", style="red")
     elsewhere = outcome.plan.count("running")
     if elsewhere:

@@ -74,6 +74,14 @@ def _states(runs: Sequence[PlannedRun]) -> str:
     return ", ".join(f"{number} {MARKS[state]}" for state, number in counts.items() if number)
 
 
+TEACHING = {
+    "done": "trained",
+    "to_do": "trained first",
+    "running": "being trained by another process",
+    "failed": "failed; --retry-failed trains it again",
+}
+
+
 def print_plan(plan: Plan, console: Console, jobs: int = 1) -> None:
     """The table, and below it the time and what these seeds can show."""
     console.print(plan_table(plan))
@@ -85,7 +93,7 @@ def print_plan(plan: Plan, console: Console, jobs: int = 1) -> None:
     )
     console.print(f"\n{len(plan.arms)} arms x {seeds} seeds: {counts}")
     for teacher in plan.teachers:
-        state = "trained" if teacher.run.state == "done" else "trained first"
+        state = TEACHING[teacher.run.state]
         counted = f"{teacher.cost.trainable_parameters:,} parameters"
         console.print(f"teacher {escape(teacher.spec.name)} (seed {teacher.run.seed}, {counted}): {state}")
     seconds = plan.expected_seconds()

@@ -395,6 +395,16 @@ def test_it_changes_what_it_should_and_nothing_else(row: Row, monkeypatch: pytes
     assert weights_differ(off, on) == row.moves
 
 
+NO_TOGGLE = {"model.depths", "model.width", "train.epochs", "train.batch_size", "train.precision"}  # always something
+TOGGLES = [row for row in TABLE if not row.base and row.kind is None and row.field not in NO_TOGGLE]
+
+
+@pytest.mark.parametrize("row", TOGGLES, ids=str)
+def test_off_is_as_if_the_field_had_never_been(row: Row) -> None:
+    """Its neutral value written out is the plain experiment, which equals a plain loop bit for bit (test_loop.py)."""
+    assert experiment_from_dict(apply_overrides(PLAIN, {row.field: row.off})) == experiment_from_dict(PLAIN)
+
+
 # --- fields that act outside of the training's steps ---
 
 

@@ -244,7 +244,7 @@ def wait_for(path: str, folder: Path, seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_in_a_study_saves_and_the_same_command_goes_on(folder: Path, number: int) -> None:
     arguments = ("ablate", "study.yaml", "--jobs", "2", "-o", "train.epochs=25")
     process = spawn(folder, *arguments)

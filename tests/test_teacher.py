@@ -116,6 +116,9 @@ def test_a_student_learns_what_its_teacher_says(school: Path) -> None:
     teacher = load_network(spec, store, hardware)
     assert teacher is not None
     assert not teacher.training
+    kept = checkpoint.read(store.entries()[0][0].final)["weights"]
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in teacher.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
     training = Training(spec, 0, load_split(spec, Path("data")), hardware, teacher)
     images: list[torch.Tensor] = []
     hook = training.model.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0].clone()))
@@ -221,14 +224,14 @@ def test_the_shipped_study_on_digits(folder: Path, harness: Harness) -> None:
     tiny = (folder / "tiny.yaml").read_text()
     (folder / "experiments" / "baseline.yaml").write_text(tiny.replace("name: tiny", "name: baseline"))
     (folder / "experiments" / "teacher.yaml").write_text(TEACHER.replace("tiny.yaml", "baseline.yaml"))
-    given = ("ablations/distillation.yaml", "-o", "train.epochs=3", "--seeds", "2")
+    given = ("ablations/distillation.yaml", "-o", "train.epochs=3", "--seeds", "1")
 
     planned = json.loads(harness("plan", *given, "--json").out)
     assert [(arm["name"], [run["run_id"] is None for run in arm["runs"]]) for arm in planned["arms"]] == [
-        ("baseline", [False, False]),
-        ("distilled", [True, True]),
-        ("distilled_half", [True, True]),
-        ("distilled_t1", [True, True]),
+        ("baseline", [False]),
+        ("distilled", [True]),
+        ("distilled_half", [True]),
+        ("distilled_t1", [True]),
     ]
     assert [(t["name"], t["runs"][0]["state"]) for t in planned["teachers"]] == [("teacher", "to_do")]
     shown = harness("plan", *given)
@@ -237,22 +240,22 @@ def test_the_shipped_study_on_digits(folder: Path, harness: Harness) -> None:
     done = harness("ablate", *given)
     assert done.code == 0, done.err
     records = Store(Path("runs")).records()
-    assert len(records) == 1 + 4 * 2
+    assert len(records) == 1 + 4
     assert [record.seed for record in records if record.name == "teacher"] == [0]
     assert {r.spec["loss"]["distill"]["teacher_digest"] for r in records if r.spec["loss"]["distill"]} == {
         next(record.weights["final"] for record in records if record.name == "teacher")
     }
-    assert len({record.weights["final"] for record in records}) == 9
+    assert len({record.weights["final"] for record in records}) == 5
     again = harness("ablate", *given)
     assert (again.code, "nothing to train" in again.out) == (0, True)
 
     # the evidence holds the teacher's record, and gives the same report without any weights
-    study = resolve_study(load_study(Path(given[0]), ["train.epochs=3"], 2), Store(Path("runs")))
+    study = resolve_study(load_study(Path(given[0]), ["train.epochs=3"], 1), Store(Path("runs")))
     reporting.evidence(study, Store(Path("runs")), Path("evidence"))
     assert not list(Path("evidence").rglob("*.pt"))
-    plan = make_plan(load_study(Path(given[0]), ["train.epochs=3"], 2), Store(Path("evidence")))
-    assert plan.count("done") == 8
-    options = ("--override", "train.epochs=3", "--seeds", "2", "--runs-dir", "evidence", "--check")
+    plan = make_plan(load_study(Path(given[0]), ["train.epochs=3"], 1), Store(Path("evidence")))
+    assert plan.count("done") == 4
+    options = ("--override", "train.epochs=3", "--seeds", "1", "--runs-dir", "evidence", "--check")
     checked = harness("report", given[0], *options)
     assert checked.code == 0, checked.err
 
@@ -274,6 +277,7 @@ def test_a_teacher_that_fails_ends_the_study(folder: Path, harness: Harness) -> 
     assert "failed" in harness("plan", "study.yaml").out
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_an_arm_too_is_kept_by_fresh(folder: Path, harness: Harness) -> None:
     """A network that learns from its own like: the base is trained once, as the teacher."""
     (folder / "study.yaml").write_text(
@@ -303,6 +307,7 @@ def test_a_teacher_begun_on_other_hardware(school: Path, harness: Harness) -> No
     assert (result.code, "--any-device" in result.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_report_names_the_teacher_and_no_place(school: Path, harness: Harness) -> None:
     """The same bytes from wherever it is called, and the teacher with its size."""
     (school / "study.yaml").write_text(

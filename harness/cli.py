@@ -330,7 +330,9 @@ def predict_command(
     ],
     images: Annotated[
         Path,
-        typer.Argument(help="A folder of images, an image, a .npy array, or a CIFAR pickle.", show_default=False),
+        typer.Argument(
+            metavar="IMAGES", help="A folder of images, an image, a .npy array, or a CIFAR pickle.", show_default=False
+        ),
     ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A CSV file; default: standard output.")] = None,
     names: Annotated[bool, typer.Option("--names", help="Class names instead of numbers.")] = False,

@@ -30,6 +30,7 @@ class Distill(Spec):
 
     @property
     def uses_labels(self) -> bool:
+        """Whether the labels have a share in the loss."""
         return self.weight < 1.0
 
 

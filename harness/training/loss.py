@@ -24,7 +24,7 @@ def objective(loss: Loss, logits: Tensor, labels: Tensor, mix: MixedBatch | None
         return mixed_cross_entropy(logits, labels, mix, loss.label_smoothing)
     assert soft is not None, "a loss with distillation needs the teacher's logits"
     taught = distillation(distill, logits, soft)
-    if distill.weight == 1.0:
+    if not distill.uses_labels:
         return taught
     return (1 - distill.weight) * mixed_cross_entropy(logits, labels, mix, loss.label_smoothing) + taught
 

@@ -12,29 +12,30 @@ HARNESS = Path(__file__).parent.parent / "harness"
 
 # room -> the rooms it may import, beside itself. Single modules of the top level are rooms too.
 MAY_IMPORT = {
+    "duration": set(),
     "errors": set(),
     "events": set(),
     "stop": set(),
     "spec": {"errors"},
-    "training": {"errors", "spec"},
+    "training": {"duration", "errors", "spec"},
     "tracking": {"errors", "spec"},
     "reporting": {"errors", "spec", "tracking"},
     "options": set(),
     "judge": {"spec", "tracking", "training"},
-    "session": {"errors", "events", "judge", "options", "spec", "stop", "tracking", "training"},
+    "session": {"duration", "errors", "events", "judge", "options", "spec", "stop", "tracking", "training"},
     "teacher": {"errors", "spec", "tracking", "training"},
     "runner": {"errors", "events", "judge", "options", "session", "spec", "stop", "teacher", "tracking", "training"},
     "study": {"errors", "events", "options", "reporting", "runner", "spec", "stop", "teacher", "tracking", "training"},
     "doctor": {"errors", "tracking", "training"},
     "predict": {"errors", "options", "spec", "tracking", "training"},
     "terminal": {
-        "errors", "events", "options", "reporting", "spec", "stop", "study", "teacher", "tracking",
-        "training", "",
+        "duration", "errors", "events", "options", "reporting", "spec", "stop", "study", "teacher",
+        "tracking", "training", "",
     },
     "api": {"options", "reporting", "runner", "spec", "study", "teacher", "tracking", ""},
     "": {"api"},
 }  # fmt: skip
-NO_TORCH = {"errors", "events", "stop", "spec", "tracking", "reporting", "options"}
+NO_TORCH = {"duration", "errors", "events", "stop", "spec", "tracking", "reporting", "options"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

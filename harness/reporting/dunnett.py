@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy  # its parts are loaded when first used: most of a second that a plan of one seed need not wait
 
 ALPHA = 0.05
 NODES = 160
@@ -44,7 +44,7 @@ def joint_p(statistic: float, loadings: Sequence[float], df: int) -> float:
     inside = np.ones((len(scale), len(z)))
     for b, count in Counter(round(b, 12) for b in loadings).items():
         shift, width = b * z[None, :], math.sqrt(1.0 - b * b)
-        inside *= (special.ndtr((bound - shift) / width) - special.ndtr((-bound - shift) / width)) ** count
+        inside *= (scipy.special.ndtr((bound - shift) / width) - scipy.special.ndtr((-bound - shift) / width)) ** count
     return float(np.clip(1.0 - weights_s @ inside @ weights_z, 0.0, 1.0))
 
 
@@ -55,12 +55,12 @@ def critical_value(loadings: Sequence[float], df: int, alpha: float = ALPHA) -> 
 
 @lru_cache(maxsize=256)
 def _critical_value(loadings: tuple[float, ...], df: int, alpha: float) -> float:
-    one_comparison = float(stats.t.isf(alpha / 2, df))
+    one_comparison = float(scipy.stats.t.isf(alpha / 2, df))
     if len(loadings) == 1:
         return one_comparison
-    bonferroni = float(stats.t.isf(alpha / (2 * len(loadings)), df))
+    bonferroni = float(scipy.stats.t.isf(alpha / (2 * len(loadings)), df))
     low, high = 0.9 * one_comparison, 1.1 * bonferroni  # the two bound c; the slack is for rounding
-    return float(optimize.brentq(lambda c: joint_p(c, loadings, df) - alpha, low, high, xtol=1e-10))
+    return float(scipy.optimize.brentq(lambda c: joint_p(c, loadings, df) - alpha, low, high, xtol=1e-10))
 
 
 def power(n: int, arms: int, sd: float, difference: float) -> float:
@@ -88,14 +88,14 @@ def detectable_difference(n: int, arms: int, sd: float, *, power: float = 0.8) -
     highest = 2.0
     while _noncentral_tail(critical, df, highest) < power:
         highest *= 2
-    shift = optimize.brentq(lambda shift: _noncentral_tail(critical, df, shift) - power, 0.0, highest)
+    shift = scipy.optimize.brentq(lambda shift: _noncentral_tail(critical, df, shift) - power, 0.0, highest)
     return float(shift * sd * math.sqrt(2.0 / n))
 
 
 def _noncentral_tail(critical: float, df: int, shift: float) -> float:
     """P(|T| > critical) for T noncentral t: the mean over the spread's distribution, without special cases."""
     weights, scale = _spread_nodes(df)
-    tail = special.ndtr(shift - critical * scale) + special.ndtr(-critical * scale - shift)
+    tail = scipy.special.ndtr(shift - critical * scale) + scipy.special.ndtr(-critical * scale - shift)
     return float(weights @ tail)
 
 
@@ -117,8 +117,8 @@ def _normal_nodes() -> tuple[np.ndarray, np.ndarray]:
 def _spread_nodes(df: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights and points of E_s, s^2 = chi2(df) / df: the pooled spread in units of the true one."""
     points, weights = _unit_nodes()
-    low, high = (math.sqrt(float(stats.chi2.ppf(q, df)) / df) for q in (1e-15, 1 - 1e-15))
+    low, high = (math.sqrt(float(scipy.stats.chi2.ppf(q, df)) / df) for q in (1e-15, 1 - 1e-15))
     s = low + (high - low) * points
-    density = stats.chi.pdf(s * math.sqrt(df), df) * math.sqrt(df)
+    density = scipy.stats.chi.pdf(s * math.sqrt(df), df) * math.sqrt(df)
     weighted = (high - low) * weights * density
     return weighted / weighted.sum(), s

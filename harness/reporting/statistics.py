@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are loaded when first used
 
 from harness.reporting.dunnett import ALPHA, critical_value, detectable_difference, joint_p, loading, power
 
@@ -116,7 +116,7 @@ def summarize(values: Sequence[float]) -> Summary:
     sd = _sd(values)
     if sd == 0:
         return Summary(n, mean, 0.0, reason="all runs equal: no interval")
-    half = float(stats.t.isf(ALPHA / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(scipy.stats.t.isf(ALPHA / 2, n - 1)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, (mean - half, mean + half))
 
 
@@ -124,7 +124,7 @@ def prediction_interval(summary: Summary, runs: int = 1) -> Interval | None:
     """Where the mean of `runs` further runs of this arm would lie: mean +- t s sqrt(1/runs + 1/n)."""
     if summary.interval is None or summary.mean is None or summary.sd is None:
         return None
-    half = float(stats.t.isf(ALPHA / 2, summary.n - 1)) * summary.sd * math.sqrt(1 / runs + 1 / summary.n)
+    half = float(scipy.stats.t.isf(ALPHA / 2, summary.n - 1)) * summary.sd * math.sqrt(1 / runs + 1 / summary.n)
     return summary.mean - half, summary.mean + half
 
 
@@ -246,8 +246,8 @@ def _welch(values: Sequence[float], base: Sequence[float], alpha: float) -> tupl
     variance = sum(parts)
     df = variance**2 / sum(part**2 / (len(group) - 1) for part, group in zip(parts, (values, base), strict=True))
     mean = math.fsum(values) / len(values) - math.fsum(base) / len(base)
-    half = float(stats.t.isf(alpha / 2, df)) * math.sqrt(variance)
-    return 2 * float(stats.t.sf(abs(mean) / math.sqrt(variance), df)), (mean - half, mean + half)
+    half = float(scipy.stats.t.isf(alpha / 2, df)) * math.sqrt(variance)
+    return 2 * float(scipy.stats.t.sf(abs(mean) / math.sqrt(variance), df)), (mean - half, mean + half)
 
 
 # --- at the same seed ---------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def pair(base: Mapping[int, float], arm: Mapping[int, float]) -> Paired:
     t_p = None
     if summary.interval and summary.mean is not None and summary.sd:
         t = summary.mean / (summary.sd / math.sqrt(summary.n))
-        t_p = 2 * float(stats.t.sf(abs(t), summary.n - 1))
+        t_p = 2 * float(scipy.stats.t.sf(abs(t), summary.n - 1))
     correlation = _correlation([base[seed] for seed in seeds], [arm[seed] for seed in seeds])
     reason = "all differences equal: no interval" if summary.sd == 0 else summary.reason
     return Paired(len(seeds), summary.mean, summary.interval, t_p, sign_flip_p(differences), correlation, reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,10 +11,12 @@ from rich.table import Table
 
 from harness.reporting.runs import metric_of
 from harness.spec.ablation import Arm
-from harness.study.plan import Plan, PlannedRun
 from harness.terminal.words import accuracy, count, duration
 from harness.tracking.record import Record
-from harness.training.guard import Cost
+
+if TYPE_CHECKING:  # a list of runs needs no torch
+    from harness.study.plan import Plan, PlannedRun
+    from harness.training.guard import Cost
 
 MARKS = {"done": "[green]done[/]", "to_do": "to do", "running": "[cyan]running[/]", "failed": "[red]failed[/]"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.training.pace import duration
+from harness.duration import duration
 
 __all__ = ["accuracy", "count", "duration", "epoch_line", "time_left"]
 

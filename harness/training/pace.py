@@ -8,6 +8,7 @@ import time
 import torch
 import torch.nn.functional as F
 
+from harness.duration import duration as duration
 from harness.spec.experiment import ExperimentSpec
 from harness.training.device import autocast
 from harness.training.loop import Training
@@ -90,14 +91,3 @@ def probe_images_per_second(training: Training) -> float:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - began
     return batch / seconds
-
-
-def duration(seconds: float) -> str:
-    """For people: "19 h", "2 h 05 min", "12 min", "40 s"."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{round(seconds / 3600)} h" if hours >= 10 or rest == 0 else f"{hours} h {rest:02d} min"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from harness.reporting.runs import metric_of
 from harness.spec.ablation import Arm
+from harness.terminal.columns import Columns
 from harness.terminal.words import accuracy, count, duration
 from harness.tracking.record import Record
 
@@ -21,15 +21,12 @@ if TYPE_CHECKING:  # a list of runs needs no torch
 MARKS = {"done": "[green]done[/]", "to_do": "to do", "running": "[cyan]running[/]", "failed": "[red]failed[/]"}
 
 
-def table(*columns: str, right: Iterable[str] = ()) -> Table:
+def table(*columns: str, right: Iterable[str] = ()) -> Columns:
     """A plain table; the columns named in `right` are numbers."""
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
+    return Columns(columns, right)
 
 
-def check_table(arms: Sequence[tuple[str, int | None, Cost]]) -> Table:
+def check_table(arms: Sequence[tuple[str, int | None, Cost]]) -> Columns:
     """(name, limit, cost) of each arm."""
     numbers = ("parameters", "limit", "headroom", "MACs")
     made = table("name", *numbers, right=numbers)
@@ -54,7 +51,7 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def plan_table(plan: Plan) -> Table:
+def plan_table(plan: Plan) -> Columns:
     """One row an arm: what differs, its cost, and the state of its runs by seed."""
     numbers = ("parameters", "headroom", "MMACs")
     made = table("arm", "differs", *numbers, "runs", right=numbers)
@@ -125,7 +122,7 @@ def power_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def runs_table(records: Sequence[Record]) -> Table:
+def runs_table(records: Sequence[Record]) -> Columns:
     """One row a run; the accuracy is the headline one of its protocol, after the last epoch."""
     numbers = ("seed", "epochs", "accuracy", "time")
     made = table("run", "name", "seed", "status", "epochs", "accuracy", "time", right=numbers)

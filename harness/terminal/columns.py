@@ -1,0 +1,102 @@
+"""A table without lines, drawn in time for ten thousand rows.
+
+rich's own `Table` measures and renders every cell as if it might hold another table: seven seconds for a plan of
+10,000 arms. This one has text in its cells and gives the same picture (tests/test_tables.py holds it against rich's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Literal
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
+from rich.text import Text
+
+Justify = Literal["left", "right"]
+Cell = str | Text
+"""What stands in a row: text without any style, or with one."""
+
+GAP = "  "  # behind each column
+SPECIAL = "[\\:"  # of rich's markup and its names of emoji
+
+
+class Columns:
+    """Columns with bold heads; those named in `right` are numbers. What does not fit is folded, the widest first."""
+
+    def __init__(self, heads: Sequence[str], right: Iterable[str] = ()):
+        self.heads = tuple(heads)
+        self.justify: tuple[Justify, ...] = tuple("right" if head in set(right) else "left" for head in heads)
+        self.rows: list[tuple[str, ...]] = []
+
+    def add_row(self, *cells: str) -> None:
+        """One cell a column, in rich's markup."""
+        if len(cells) != len(self.heads):
+            raise ValueError(f"{len(cells)} cells for {len(self.heads)} columns")
+        self.rows.append(cells)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        heads: list[Cell] = [Text.assemble((head, "bold")) for head in self.heads]
+        rows = [[_parsed(cell, console) for cell in row] for row in self.rows]
+        wanted = [max(map(_width, column)) + len(GAP) for column in zip(heads, *rows, strict=True)]
+        widths = [max(width - len(GAP), 1) for width in narrowed(wanted, options.max_width)]
+        blanks = [" " * width for width in widths]
+
+        def lines_of(row: Sequence[Cell]) -> list[Sequence[Cell]]:
+            return [_lines(*cell, console) for cell in zip(row, widths, self.justify, strict=True)]
+
+        folded = lines_of(heads)
+        height = max(map(len, folded))  # heads of fewer lines stand at the foot of theirs
+        yield from _drawn([[*[None] * (height - len(lines)), *lines] for lines in folded], blanks, console)
+        for row in rows:
+            yield from _drawn(lines_of(row), blanks, console)
+
+
+def narrowed(widths: list[int], room: int) -> list[int]:
+    """`widths` with the widest made as narrow as the next ones, and so on, until their sum is `room`."""
+    while (excess := sum(widths) - room) > 0 and room > 0:
+        widest = max(widths)
+        step = widest - max((width for width in widths if width < widest), default=0)
+        left, sharing = excess, widths.count(widest)
+        for index, width in enumerate(widths):
+            if width == widest:
+                share = min(step, round(left / sharing))
+                widths = [*widths[:index], width - share, *widths[index + 1 :]]
+                left, sharing = left - share, sharing - 1
+    return widths
+
+
+def _parsed(cell: str, console: Console) -> Cell:
+    """Most cells are what they say: no markup to look for, as wide as they are long, no blanks to be taken off."""
+    no_markup = not any(letter in cell for letter in SPECIAL)
+    if no_markup and cell.isascii() and cell.isprintable() and not cell.endswith(" "):
+        return cell
+    return console.render_str(cell, highlight=False)
+
+
+def _width(cell: Cell) -> int:
+    return len(cell) if isinstance(cell, str) else max(map(cell_len, cell.plain.split("\n")))
+
+
+def _lines(cell: Cell, width: int, justify: Justify, console: Console) -> Sequence[Cell]:
+    """The cell in lines that are `width` wide."""
+    if isinstance(cell, str) and len(cell) <= width:
+        return (cell.rjust(width) if justify == "right" else cell.ljust(width),)
+    text = Text(cell) if isinstance(cell, str) else cell
+    lines = text.wrap(console, width, justify=justify, overflow="fold")
+    return [line if line.spans else line.plain for line in lines]
+
+
+def _drawn(columns: Sequence[Sequence[Cell | None]], blanks: Sequence[str], console: Console) -> Iterable[Segment]:
+    """One row of the table, from the lines of each of its cells; None: nothing there."""
+    for parts in zip_longest(*columns):
+        line = [blank if part is None else part for part, blank in zip(parts, blanks, strict=True)]
+        if all(isinstance(part, str) for part in line):
+            yield Segment("".join(f"{part}{GAP}" for part in line))
+        else:
+            for part in line:
+                yield from [Segment(part)] if isinstance(part, str) else part.render(console)
+                yield Segment(GAP)
+        yield Segment.line()

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.reporting.scrub import scrub, scrubbed
-from harness.reporting.study import match
+from harness.reporting.study import Found, match
 from harness.spec.ablation import Study
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder, Store, atomic_write_text
@@ -24,16 +24,17 @@ def evidence(study: Study, store: Store, target: Path) -> list[Path]:
     """
     if target.resolve() == store.root.resolve():
         raise InputError("the evidence can't be written into the runs folder it is taken from", where=str(target))
-    runs = [found for found in match(study, store).values() if found is not None]
-    runs += _teachers([record for _, record in runs], store)
+    entries = store.entries()
+    runs = [found for found in match(study, entries).values() if found is not None]
+    runs += _teachers([record for _, record in runs], entries)
     return [_copy(folder, record, Store(target).folder(record.name, record.run_id)) for folder, record in runs]
 
 
-def _teachers(students: Sequence[Record], store: Store) -> list[tuple[RunFolder, Record]]:
+def _teachers(students: Sequence[Record], entries: Sequence[Found]) -> list[Found]:
     """The runs whose weights the students learned from, and whose those learned from: they are in the identities."""
     digests = {distill["teacher_digest"] for record in students if (distill := _distillation(record))}
-    found = [(folder, record) for folder, record in store.entries() if record.weights.get("final") in digests]
-    return [*found, *_teachers([record for _, record in found], store)] if found else []
+    found = [(folder, record) for folder, record in entries if record.weights.get("final") in digests]
+    return [*found, *_teachers([record for _, record in found], entries)] if found else []
 
 
 def _distillation(record: Record) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -290,13 +291,19 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     if seen <= 0:
         return 1.0
     if n > EXACT_FLIPS:
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], (100_000, n))
-        return float((np.count_nonzero(np.abs(signs @ values) >= seen) + 1) / 100_001)  # the one seen is among them
+        sums = np.abs(_drawn_signs(n) @ values)
+        return float((np.count_nonzero(sums >= seen) + 1) / 100_001)  # the one seen is among them
     # Every pattern is one of the first half's with one of the second's: 2^(n/2) sums to sort, not 2^n to make.
     first, second = _signed_sums(values[: n // 2]), np.sort(_signed_sums(values[n // 2 :]))
     above = len(second) - np.searchsorted(second, seen - first, side="left")
     below = np.searchsorted(second, -seen - first, side="right")
     return float((above.sum() + below.sum()) / 2**n)
+
+
+@lru_cache(maxsize=1)
+def _drawn_signs(n: int) -> np.ndarray:
+    """100,000 patterns of `n` signs: the same for every arm of a study."""
+    return np.random.default_rng(0).choice([-1.0, 1.0], (100_000, n))
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:

@@ -39,8 +39,9 @@ def build(study: Study, store: Store) -> StudyReport:
     Planned runs without a record stand in it as missing; records of other seeds or arms are left out.
     What could not be read stands in `store.problems` afterwards: the caller is to tell.
     """
-    teachers = _teachers(study, store)
-    runs = _planned(study, store)
+    entries = store.entries()
+    teachers = _teachers(study, entries)
+    runs = _planned(study, store, entries)
     everybody = [run for planned in runs.values() for run in planned]
     expected = conditions.usual([run for run in runs[study.base.name] if run.counted], everybody)
     runs = {name: [conditions.marked(run, expected) for run in planned] for name, planned in runs.items()}
@@ -67,23 +68,23 @@ def build(study: Study, store: Store) -> StudyReport:
     )
 
 
-def _teachers(study: Study, store: Store) -> tuple[Run, ...]:
+def _teachers(study: Study, entries: Sequence[Found]) -> tuple[Run, ...]:
     """The recorded runs whose weights the arms' specs name, each once."""
     digests = {arm.spec.loss.distill.teacher_digest for arm in study.arms if arm.spec.loss.distill}
-    found = {r.weights["final"]: r for _, r in store.entries() if r.finished and r.weights.get("final") in digests}
+    found = {r.weights["final"]: r for _, r in entries if r.finished and r.weights.get("final") in digests}
     return tuple(run_of(found[digest]) for digest in sorted(found))
 
 
 # --- records to runs ----------------------------------------------------------------------------
 
 
-def match(study: Study, store: Store) -> dict[tuple[str, int], Found | None]:
-    """(arm, seed) -> its run's folder and record, for all planned runs; None where there is none.
+def match(study: Study, entries: Sequence[Found]) -> dict[tuple[str, int], Found | None]:
+    """(arm, seed) -> its run's folder and record among `entries`, for all planned runs; None where there is none.
 
     By spec and seed, whatever the numerics of the code were: the report marks what differs.
     """
     found: dict[tuple[str, int], list[Found]] = {}
-    for folder, record in store.entries():
+    for folder, record in entries:
         found.setdefault((record.spec_digest, record.seed), []).append((folder, record))
     digests = {arm.name: spec_digest(arm.spec) for arm in study.arms}
     return {
@@ -93,9 +94,9 @@ def match(study: Study, store: Store) -> dict[tuple[str, int], Found | None]:
     }
 
 
-def _planned(study: Study, store: Store) -> dict[str, list[Run]]:
+def _planned(study: Study, store: Store, entries: Sequence[Found]) -> dict[str, list[Run]]:
     """For each arm one run per planned seed, in the study's order."""
-    matched = match(study, store)
+    matched = match(study, entries)
     return {arm.name: [_run(arm, seed, matched[arm.name, seed], store) for seed in study.seeds] for arm in study.arms}
 
 

@@ -13,7 +13,7 @@ from harness.errors import CheckFailed, InputError
 from harness.reporting.model import RunsReport, StudyReport
 from harness.spec.ablation import Study, load_study
 from harness.teacher import resolve_study
-from harness.tracking.select import find_record
+from harness.tracking.select import find_records
 from harness.tracking.store import Store
 
 FORMATS = ("md", "json")
@@ -65,7 +65,7 @@ def _is_file(text: str) -> bool:
 
 
 def _of_runs(what: Sequence[str], store: Store) -> RunsReport:
-    records = [find_record(store, name) for name in what] if what else store.records()
+    records = find_records(store, what) if what else store.records()
     if not records:
         raise InputError(f"there are no runs in {store.root}", fix="harness run experiments/quickstart.yaml makes one")
     return reporting.build_runs(records)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from harness.errors import InputError
 from harness.tracking.record import FAILED, Record, flat_row
 from harness.tracking.store import RunFolder, Store
+
+Entry = tuple[RunFolder, Record]
 
 
 def find_record(store: Store, text: str) -> Record:
@@ -20,11 +23,21 @@ def find_record(store: Store, text: str) -> Record:
     return find_run(store, text)[1]
 
 
-def find_run(store: Store, text: str) -> tuple[RunFolder, Record]:
+def find_records(store: Store, texts: Sequence[str]) -> list[Record]:
+    """The records that `texts` mean, each as `find_record` finds it; the store is read once at most."""
+    entries = cache(store.entries)
+    return [_find(store, text, entries)[1] for text in texts]
+
+
+def find_run(store: Store, text: str) -> Entry:
     """The folder and the record that `text` means, as `find_record` finds it."""
+    return _find(store, text, store.entries)
+
+
+def _find(store: Store, text: str, read: Callable[[], list[Entry]]) -> Entry:
     if Path(text).is_dir() and (Path(text) / "record.json").is_file():
         return RunFolder(Path(text)), RunFolder(Path(text)).read_record()
-    entries = store.entries()
+    entries = read()
     meant = [entry for entry in entries if text in (entry[1].run_id, entry[0].path.name)]
     meant = meant or [entry for entry in entries if entry[1].run_id.startswith(text)]
     meant = meant or [entry for entry in entries if entry[1].name == text]

@@ -101,7 +101,9 @@ class Normaliser:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 or float32 [B, H, W, C], 0 to 255 -> float32 [B, C, H, W] in channels_last memory, without a copy."""
-        return torch.addcmul(self.shift, pixels.float(), self.scale).permute(0, 3, 1, 2)
+        width = pixels.shape[2]  # whole rows at once: the vectors that a CPU calculates with are longer than C values
+        rows = torch.addcmul(self.shift.repeat(width), pixels.flatten(2).float(), self.scale.repeat(width))
+        return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -124,14 +126,12 @@ class Batch:
 class Batches:
     """All batches of one training, epoch by epoch.
 
-    Holds the training images once more, with the crop's border where they are cropped; while an epoch with
-    TrivialAugment lasts, once more again without it.
+    While an epoch with TrivialAugment lasts it holds the training images once more, as they are in that epoch.
     """
 
     def __init__(self, spec: ExperimentSpec, train: Images, normalise: Normaliser):
         self.spec, self.train, self.normalise = spec, train, normalise
-        crop = spec.augment.crop
-        self.padded = geometry.pad(train.pixels, crop.padding) if crop else train.pixels
+        self.padding = spec.augment.crop.padding if spec.augment.crop else 0
 
     def epoch(self, drawn: EpochDraws) -> Callable[[int], Batch]:
         """The batches of one epoch by their step (from 0); what is done once an epoch is done here."""
@@ -140,7 +140,7 @@ class Batches:
 
         def batch(step: int) -> Batch:
             indices = drawn.order[step * size : (step + 1) * size]
-            pixels = self._moved(indices, drawn) if augmented is None else augmented[indices]
+            pixels = self._moved(indices, drawn) if augmented is None else augmented.index_select(0, indices)
             images, mix = self.normalise(pixels), drawn.mix(step)
             if self.spec.augment.cutout and drawn.centres is not None:
                 images = cutout(images, drawn.centres[indices], self.spec.augment.cutout.size)
@@ -152,8 +152,7 @@ class Batches:
 
     def _moved(self, indices: Tensor, drawn: EpochDraws) -> Tensor:
         """Images `indices` cropped, mirrored, rotated and scaled: [B, H, W, C], uint8, or float32 if interpolated."""
-        height, width = self.train.pixels.shape[1:3]
-        pixels = geometry.gather(self.padded, indices, drawn.offsets, drawn.mirrored, height, width)
+        pixels = geometry.gather(self.train.pixels, indices, drawn.offsets, drawn.mirrored, self.padding)
         if drawn.degrees is None and drawn.factors is None:
             return pixels
         degrees, factors = (None if each is None else each[indices] for each in (drawn.degrees, drawn.factors))

@@ -16,12 +16,13 @@ CHOICES = "use auto, cpu, mps, cuda or cuda:<index>"
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a run computes. `precision` is resolved: fp32 or bf16."""
+    """Where a run computes. `precision` is resolved: fp32 or bf16; `graphs`: steps are recorded as CUDA graphs."""
 
     device: torch.device
     name: str
     precision: str
     threads: int
+    graphs: bool = False
 
     @property
     def kind(self) -> str:
@@ -38,7 +39,7 @@ def resolve(device: str, precision: str) -> Hardware:
     chosen = resolve_device(device)
     if precision == "auto":
         precision = "bf16" if computes_bf16(chosen) else "fp32"
-    return Hardware(chosen, device_name(chosen), precision, torch.get_num_threads())
+    return Hardware(chosen, device_name(chosen), precision, torch.get_num_threads(), graphs=chosen.type == "cuda")
 
 
 def resolve_device(device: str) -> torch.device:

@@ -25,6 +25,16 @@ def generator(seed: int, purpose: str, *keys: int | str) -> Generator:
     return Generator().manual_seed(derive_seed(seed, purpose, *keys))
 
 
-def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Seed torch's global generators (all devices) for the draws inside one step's forward pass: dropout."""
-    torch.manual_seed(derive_seed(seed, "dropout", epoch, step))
+def seed_step(seed: int, epoch: int, step: int, device: torch.device) -> None:
+    """Seed the global generator of `device` for the draws inside one step's forward pass: dropout.
+
+    Not `torch.manual_seed`: that one seeds every kind of device there might be, a hundred times as slow, and where
+    CUDA is installed but not in use it keeps a note of each call for ever.
+    """
+    derived = derive_seed(seed, "dropout", epoch, step)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(derived)
+    elif device.type == "mps":
+        torch.mps.manual_seed(derived)
+    else:
+        torch.default_generator.manual_seed(derived)

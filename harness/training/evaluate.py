@@ -12,7 +12,7 @@ from harness.training.augment import Normaliser
 from harness.training.data import Images
 from harness.training.device import Hardware, autocast
 
-BATCH = {"cuda": 2_000, "mps": 1_000, "cpu": 500}  # images; larger gains nothing on that kind of device
+BATCH = {"cuda": 2_000, "mps": 1_000, "cpu": 250}  # images; larger gains nothing on that kind of device
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,33 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    parts = []
-    for pixels in images.pixels.split(BATCH[hardware.kind]):
-        normalised = normalise(pixels)
-        with autocast(hardware):
-            logits = model(normalised).float()
-            if flip:
-                logits = (logits + model(normalised.flip(3)).float()) / 2
-        parts.append(logits)
+    logits = logits_of(model, images.pixels, normalise, hardware, flip=flip)
     model.train(was_training)
-    logits = torch.cat(parts)
     loss = F.cross_entropy(logits, images.labels).item()
     correct = (logits.argmax(1) == images.labels).sum().item()
     return Evaluation(loss, correct / len(images), logits.cpu())
+
+
+def logits_of(model: nn.Module, pixels: Tensor, normalise: Normaliser, hardware: Hardware, *, flip: bool) -> Tensor:
+    """Logits float32 [N, classes] of uint8 [N, H, W, C], in batches of a size that the device's memory holds."""
+    size = min(BATCH[hardware.kind], len(pixels))
+    parts: list[Tensor] = []
+    done = 0
+    while done < len(pixels):
+        try:
+            parts.append(_batch_logits(model, normalise(pixels[done : done + size]), hardware, flip))
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+        else:
+            done += len(parts[-1])
+    return torch.cat(parts)
+
+
+def _batch_logits(model: nn.Module, images: Tensor, hardware: Hardware, flip: bool) -> Tensor:
+    with autocast(hardware):
+        logits: Tensor = model(images).float()
+        if flip:
+            logits = (logits + model(images.flip(3)).float()) / 2
+    return logits

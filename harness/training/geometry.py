@@ -10,34 +10,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def pad(pixels: Tensor, padding: int) -> Tensor:
-    """uint8 [N, H, W, C] with a black border of `padding` pixels, which random crops are cut from."""
-    return F.pad(pixels, (0, 0, padding, padding, padding, padding))
-
-
 def gather(
-    pixels: Tensor, indices: Tensor, offsets: Tensor | None, mirrored: Tensor | None, height: int, width: int
+    pixels: Tensor, indices: Tensor, offsets: Tensor | None, mirrored: Tensor | None, padding: int = 0
 ) -> Tensor:
-    """Images `indices` [B], cropped and mirrored, by one indexing operation: [B, height, width, C].
+    """Images `indices` [B], cropped from a black border of `padding` pixels and then mirrored: [B, H, W, C].
+
+    Copies whole images and whole rows of pixels, which is ten times as fast on a CPU as an index for every pixel.
 
     Args:
-        pixels: [N, H, W, C], with their border where they are cropped.
+        pixels: uint8 [N, H, W, C].
         indices: int64 [B].
-        offsets: int64 [N, 2], row and column at which each of the N images is cut, or None.
+        offsets: int64 [N, 2], row and column at which each of the N images is cut from its bordered version, or None.
         mirrored: bool [N], or None.
-        height: rows of the crop; the images' own without `offsets`.
-        width: columns of the crop.
+        padding: pixels of border on each side; 0 without `offsets`.
     """
-    if offsets is None and mirrored is None:
-        return pixels[indices]
-    rows = torch.arange(height, device=pixels.device).expand(len(indices), height)
-    columns = torch.arange(width, device=pixels.device).expand(len(indices), width)
-    if mirrored is not None:
-        columns = torch.where(mirrored[indices, None], width - 1 - columns, columns)
+    images = pixels.index_select(0, indices)
     if offsets is not None:
-        at = offsets[indices]
-        rows, columns = rows + at[:, :1], columns + at[:, 1:]
-    return pixels[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+        images = crop(images, offsets.index_select(0, indices), padding)
+    return images if mirrored is None else mirror(images, mirrored.index_select(0, indices))
+
+
+def crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
+    """Each image [B, H, W, C] cut at its own row and column, `offsets` [B, 2], of its version with a black border."""
+    count, height, width, channels = images.shape
+    rows, columns = height + 2 * padding, width + 2 * padding
+    bordered = F.pad(images, (0, 0, padding, padding, padding, padding))
+    # Every run of `width` pixels in the batch's memory, by the pixel it begins with: overlapping views, no copies.
+    runs = bordered.view(-1).as_strided((count * rows * columns - width + 1, width * channels), (channels, 1))
+    image, row = _range(count, images)[:, None], _range(height, images)
+    begins = (image * rows + offsets[:, :1] + row) * columns + offsets[:, 1:]
+    return runs.index_select(0, begins.flatten()).view(images.shape)
+
+
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """The images [B, H, W, C] that `mirrored`, bool [B], names are turned left to right."""
+    both = torch.stack((images, images.flip(2)), dim=1).flatten(0, 1)
+    return both.index_select(0, 2 * _range(len(images), images) + mirrored)
+
+
+def _range(count: int, like: Tensor) -> Tensor:
+    return torch.arange(count, device=like.device)
 
 
 def rotate_and_scale(pixels: Tensor, degrees: Tensor | None, factors: Tensor | None) -> Tensor:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from harness.errors import HarnessError
 from harness.spec.experiment import EarlyStopping, ExperimentSpec
 from harness.training import augment, draws, optim
-from harness.training.augment import Batches, Normaliser
+from harness.training.augment import Batch, Batches, Normaliser
 from harness.training.checkpoint import MEMORY_FORMAT
 from harness.training.data import Split
 from harness.training.device import Hardware, autocast
 from harness.training.evaluate import evaluate
+from harness.training.graph import CudaRecorder, GraphedCall, GraphedStep, Lead, Recorder, Step, work_stream
 from harness.training.loss import objective
 from harness.training.model import ResNet, build_model, draw_kept, initialise
 from harness.training.schedule import LearningRate
@@ -75,7 +76,8 @@ class Training:
         spec: what to train.
         seed: every draw is a function of it.
         split: the data, already on the hardware's device.
-        hardware: device and resolved precision.
+        hardware: device and resolved precision; whether steps are recorded as CUDA graphs (never where the spec asks
+            for determinism).
         teacher: the network whose soft targets `loss.distill` learns from, in evaluation mode.
     """
 
@@ -97,6 +99,10 @@ class Training:
             torch.compiler.reset()  # or what is compiled would depend on the networks before it in this process
             self.model.compile()
         self.normalise = Normaliser.of(spec.dataset.mean, spec.dataset.std, device)
+        self.lead = Lead(device)
+        self.step: Step = self._step
+        if hardware.graphs and not spec.train.deterministic:
+            self.record_with(CudaRecorder())
         self.progress = Progress(losses=torch.zeros(self.steps, device=device), correct=torch.zeros((), device=device))
         self.best_weights: dict[str, Tensor] | None = None
 
@@ -104,6 +110,13 @@ class Training:
     def evaluated(self) -> nn.Module:
         """The network that is evaluated, selected and kept: the moving average where there is one."""
         return self.average.module if self.average else self.model
+
+    def record_with(self, record: Recorder) -> None:
+        """Record steps, once they are warm, and replay them from then on; what was recorded before is dropped."""
+        optim.hold_settings(self.optimizer, self.hardware.device)
+        self.step = GraphedStep(self._step, record)
+        if self.lookahead:
+            self.lookahead.synchronise = GraphedCall(self.lookahead.synchronise_now, record)
 
     def fit(self, listener: Listener) -> Literal["completed", "stopped_early", "interrupted"]:
         """Train from where `progress` stands to the end; on "interrupted" the listener holds the state.
@@ -113,6 +126,10 @@ class Training:
         """
         if self.spec.loss.distill and self.teacher is None:
             raise ValueError(f"{self.spec.name} learns from a teacher, and none was given")
+        with work_stream(self.hardware.device):
+            return self._fit(listener)
+
+    def _fit(self, listener: Listener) -> Literal["completed", "stopped_early", "interrupted"]:
         batches = Batches(self.spec, self.split.train, self.normalise)
         while self.progress.epoch <= self.spec.train.epochs:
             if self._out_of_patience():  # asked here, so that a state saved after the last epoch knows it too
@@ -140,16 +157,16 @@ class Training:
         self.model.train()
         while at.step < self.steps:
             batch = batches(at.step)
-            draws.seed_step(self.seed, at.epoch, at.step)
-            with autocast(self.hardware):
-                logits = self.model(batch.images, None if kept is None else kept[batch.indices]).float()
-            loss = objective(self.spec.loss, logits, batch.labels, batch.mix, self.soft_targets(batch.images))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self._move()
-            at.losses[at.step] = loss.detach()
-            at.correct += (logits.detach().argmax(1) == batch.labels).sum()
+            draws.seed_step(self.seed, at.epoch, at.step, device)
+            at.losses[at.step], correct = self.step(batch, None if kept is None else kept[batch.indices])
+            at.correct += correct
+            self.learning_rate.step_done()
+            if self.lookahead:
+                self.lookahead.step()
+            if self.average:
+                self.average.update(self.model)
             at.step += 1
+            self.lead.step_launched()
             at.seconds = time.perf_counter() - clock
             listener.step_done(at.epoch, at.step, self.steps)
             if at.step < self.steps and (listener.wants_save() or listener.stop_asked()):
@@ -157,18 +174,21 @@ class Training:
                 listener.save(self.state_dict())
                 if listener.stop_asked():
                     return False
+        self.lead.wait()
+        at.seconds = time.perf_counter() - clock
         return True
 
-    def _move(self) -> None:
-        """Move the weights by their gradients, and all that follows the weights."""
+    def _step(self, batch: Batch, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Move the weights by the gradients of one batch: its loss and how many images were right, on the device."""
+        with autocast(self.hardware):
+            logits = self.model(batch.images, kept).float()
+        loss = objective(self.spec.loss, logits, batch.labels, batch.mix, self.soft_targets(batch.images))
+        self.optimizer.zero_grad()
+        loss.backward()
         if self.spec.optim.clip:
             optim.clip_gradients(self.spec.optim.clip, self.parameters)
         self.optimizer.step()
-        self.learning_rate.step_done()
-        if self.lookahead:
-            self.lookahead.step()
-        if self.average:
-            self.average.update(self.model)
+        return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
 
     def soft_targets(self, images: Tensor) -> Tensor | None:
         """The teacher's logits of the images as the student sees them, mixed ones too."""
@@ -248,6 +268,8 @@ class Training:
             self.average.load_state_dict(state["average"])
         self.best_weights = state["best_weights"]
         self.progress = Progress(**state["progress"])
+        if isinstance(self.step, GraphedStep):  # what it recorded works on the optimiser's tensors of before
+            self.record_with(self.step.record)
 
 
 def monitored(stopping: EarlyStopping, row: Row) -> float:

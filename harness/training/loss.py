@@ -38,7 +38,8 @@ def mixed_cross_entropy(logits: Tensor, labels: Tensor, mix: MixedBatch | None, 
     if mix is None:
         return own
     partner = F.cross_entropy(logits, labels[mix.partner], label_smoothing=smoothing)
-    return mix.kept * own + (1 - mix.kept) * partner
+    kept, given = (mix.kept, 1 - mix.kept) if mix.shares is None else mix.shares
+    return kept * own + given * partner
 
 
 def distillation(distill: Distill, logits: Tensor, soft: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,6 +48,14 @@ def _decay_groups(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
+def hold_settings(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Put what changes from step to step, the learning rate, where a recorded step finds it: on the device."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        if "capturable" in group:
+            group["capturable"] = True
+
+
 def clip_gradients(clip: spec.Clip, parameters: list[nn.Parameter]) -> None:
     """Clip in place: the global L2 norm of all gradients, or each element."""
     if clip.kind == "norm":
@@ -68,14 +77,19 @@ class Lookahead:
         self.fast: list[Tensor] = list(parameters)
         self.slow = [p.detach().clone(memory_format=torch.preserve_format) for p in parameters]
         self.steps = 0
+        self.synchronise: Callable[[], None] = self.synchronise_now
 
-    @torch.no_grad()
     def step(self) -> None:
         """To be called after each step of the inner optimiser."""
         self.steps += 1
         if self.steps % self.k == 0:
-            torch._foreach_lerp_(self.slow, self.fast, self.alpha)
-            torch._foreach_copy_(self.fast, self.slow)
+            self.synchronise()
+
+    @torch.no_grad()
+    def synchronise_now(self) -> None:
+        """What `synchronise` does, as it is or recorded."""
+        torch._foreach_lerp_(self.slow, self.fast, self.alpha)
+        torch._foreach_copy_(self.fast, self.slow)
 
     def state_dict(self) -> dict[str, Any]:
         return {"slow": self.slow, "steps": self.steps}

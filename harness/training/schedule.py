@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
@@ -98,7 +99,10 @@ class LearningRate:
 
     def _apply(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self._current()
+            if isinstance(group["lr"], Tensor):  # a recorded step reads it from where it is
+                group["lr"].fill_(self._current())
+            else:
+                group["lr"] = self._current()
 
 
 def build_warmup(warmup: spec.Warmup, end: float, steps: int) -> LinearLR:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from scipy import stats
+from scipy.special import betaincinv
 
 from harness.spec.augment import CutMix, Mixup
 from harness.training import mixing
 from harness.training.loss import mixed_cross_entropy
-from harness.training.mixing import MixedBatch, draw_cutmix, draw_mixup, mix_images
+from harness.training.mixing import MixedBatch, _beta, draw_cutmix, draw_mixup, mix_images
 
 CPU = torch.device("cpu")
 PARTNER = torch.tensor([3, 0, 5, 1, 4, 2])
@@ -146,3 +147,10 @@ def test_mixed_loss_is_the_weighted_sum_of_both_labels() -> None:
     torch.testing.assert_close(mixed_cross_entropy(logits, labels, mix), expected)
     plain = -log_p[torch.arange(6), labels].mean()
     torch.testing.assert_close(mixed_cross_entropy(logits, labels, None), plain)
+
+
+def test_the_uniform_distribution_is_its_own_quantile() -> None:
+    """The published recipe's Beta(1, 1) needs no SciPy, and draws what SciPy would."""
+    for quantile in torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tolist():
+        assert _beta(1.0, quantile) == quantile == betaincinv(1.0, 1.0, quantile)
+        assert _beta(0.4, quantile) == betaincinv(0.4, 0.4, quantile) != quantile

@@ -210,6 +210,7 @@ def check_command(
     from harness.spec.ablation import load_study
     from harness.spec.documents import kind_of, load_experiment
     from harness.spec.schema import json_schema
+    from harness.spec.yaml_tree import read_document
 
     if schema:
         _print_json(json_schema())
@@ -220,10 +221,11 @@ def check_command(
     named: list[tuple[str, str, ExperimentSpec]] = []
     for file in files:
         try:
-            if kind_of(file) == "ablation":
-                named += [(str(file), arm.name, arm.spec) for arm in load_study(file, override or []).arms]
+            document = read_document(file)
+            if kind_of(document) == "ablation":
+                named += [(str(file), arm.name, arm.spec) for arm in load_study(document, override or []).arms]
             else:
-                spec = load_experiment(file, override or [])
+                spec = load_experiment(document, override or [])
                 named.append((str(file), spec.name, spec))
         except InputError as error:
             problems += error.problems

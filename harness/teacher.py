@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import InputError
 from harness.spec import identity
 from harness.spec.ablation import Study
+from harness.spec.data import Data
 from harness.spec.documents import experiment_from_dict, load_experiment
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.loss import Distill
@@ -44,20 +45,34 @@ def resolve(spec: ExperimentSpec, store: Store) -> ExperimentSpec:
         InputError: there is no such run or checkpoint, it can't teach this student, or it has other weights than
             the spec's `teacher_digest` says. (With that written, a teacher that is not there is no mistake yet.)
     """
+    return _with_digest(spec, _teacher_digest(spec, store))
+
+
+def _teacher_digest(spec: ExperimentSpec, store: Store) -> str | None:
+    """That of the weights the spec learns from, as `resolve` puts it there."""
     distill = spec.loss.distill
     if distill is None:
-        return spec
+        return None
     if distill.teacher_digest is not None:
         _check_digest(distill, _known_digest(distill, store))
-        return spec
+        return distill.teacher_digest
     teacher = find(distill, store)
     check_teacher(spec, teacher.spec, f"teacher {distill.teacher}")
-    return _with_digest(spec, teacher.digest) if teacher.digest else spec
+    return teacher.digest
 
 
 def resolve_study(study: Study, store: Store) -> Study:
-    """The study with every arm's teacher resolved, as far as they are trained."""
-    return replace(study, arms=tuple(replace(arm, spec=resolve(arm.spec, store)) for arm in study.arms))
+    """The study with every arm's teacher resolved, as far as they are trained; each teacher is looked for once."""
+    resolved: dict[tuple[str, str | None, Data], str | None] = {}
+    arms = []
+    for arm in study.arms:
+        if distill := arm.spec.loss.distill:
+            known = distill.teacher, distill.teacher_digest, arm.spec.data
+            if known not in resolved:
+                resolved[known] = _teacher_digest(arm.spec, store)
+            arm = replace(arm, spec=_with_digest(arm.spec, resolved[known]))
+        arms.append(arm)
+    return replace(study, arms=tuple(arms))
 
 
 def to_train(spec: ExperimentSpec, store: Store) -> ExperimentSpec | None:
@@ -69,13 +84,12 @@ def to_train(spec: ExperimentSpec, store: Store) -> ExperimentSpec | None:
     return None if teacher.digest else to_train(teacher.spec, store) or teacher.spec
 
 
-def lineage(spec: ExperimentSpec, store: Store) -> list[ExperimentSpec]:
+def lineage(distill: Distill | None, store: Store) -> list[ExperimentSpec]:
     """The teachers that are experiment files, trained or not: a teacher's own teacher before it."""
-    distill = spec.loss.distill
     if distill is None or not distill.teacher.endswith(EXPERIMENT_SUFFIXES):
         return []
     teacher = find(distill, store).spec
-    return [*lineage(teacher, store), teacher]
+    return [*lineage(teacher.loss.distill, store), teacher]
 
 
 def find(distill: Distill, store: Store) -> Teacher:
@@ -177,7 +191,8 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _with_digest(spec: ExperimentSpec, digest: str) -> ExperimentSpec:
-    assert spec.loss.distill
+def _with_digest(spec: ExperimentSpec, digest: str | None) -> ExperimentSpec:
+    if spec.loss.distill is None or spec.loss.distill.teacher_digest == digest:
+        return spec
     distill = spec.loss.distill.model_copy(update={"teacher_digest": digest})
     return spec.model_copy(update={"loss": spec.loss.model_copy(update={"distill": distill})})

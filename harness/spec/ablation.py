@@ -37,15 +37,15 @@ class Study:
         return self.arms[0]
 
 
-def load_study(path: Path, overrides: Sequence[str] = (), seeds: int | None = None) -> Study:
-    """The ablation file at `path`, expanded; InputError holds every mistake in it, its base and its arms.
+def load_study(file: Path | Document, overrides: Sequence[str] = (), seeds: int | None = None) -> Study:
+    """The ablation file, expanded; InputError holds every mistake in it, its base and its arms.
 
     `overrides` ("train.epochs=30") are laid over the base and so hold for all arms, after the file's own.
     `seeds`: train with that many instead: the file's first ones, then the smallest it does not name.
     """
-    document = read_document(Path(path))
+    document = read_document(file)
     refuse_other_kind(document, "ablation")
-    file, problems = checked(AblationFile, document.root.plain(), Origin(document.root))
+    written, problems = checked(AblationFile, document.root.plain(), Origin(document.root))
     problems = [*document.problems, *problems, *_name_problems(document), *_seed_problems(seeds)]
     shared = [*_file_overrides(document, problems), *_given_overrides(overrides, problems)]
     drafts = list(drafts_of(document, problems))
@@ -55,15 +55,15 @@ def load_study(path: Path, overrides: Sequence[str] = (), seeds: int | None = No
         for draft in drafts:
             expansion.add(draft)
         problems += expansion.problems
-    file, expansion = accept(file, problems), accept(expansion, problems)
+    written, expansion = accept(written, problems), accept(expansion, problems)
     return Study(
-        name=file.name,
-        question=file.question,
+        name=written.name,
+        question=written.question,
         arms=tuple(expansion.arms),
-        seeds=_seeds(file.seeds, seeds),
-        margin=file.margin,
-        reference=file.reference,
-        path=Path(path),
+        seeds=_seeds(written.seeds, seeds),
+        margin=written.margin,
+        reference=written.reference,
+        path=document.path,
         remarks=tuple(expansion.remarks),
         options=_as_written(overrides, seeds),
     )

@@ -21,13 +21,15 @@ __all__ = ["accept", "apply_overrides", "experiment_from_dict", "kind_of", "load
 Result = TypeVar("Result")
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = (), learners: Sequence[Path] = ()) -> ExperimentSpec:
-    """The experiment file at `path` over its bases, with overrides ("model.width=72", YAML values) laid over it.
+def load_experiment(
+    file: Path | Document, overrides: Sequence[str] = (), learners: Sequence[Path] = ()
+) -> ExperimentSpec:
+    """The experiment file over its bases, with overrides ("model.width=72", YAML values) laid over it.
 
     InputError holds every mistake in the files and the overrides. `name` defaults to the file's stem;
     `name` and `notes` of a base are not taken over. `learners` are the files of those that learn from this one.
     """
-    first = read_document(Path(path))
+    first = read_document(file)
     refuse_other_kind(first, "experiment")
     laid_over, problems = parse_overrides(overrides)
     try:
@@ -57,13 +59,13 @@ def experiment_from_dict(data: dict[str, Any]) -> ExperimentSpec:
     return accept(spec, problems)
 
 
-def kind_of(path: Path) -> Kind:
+def kind_of(file: Path | Document) -> Kind:
     """Which kind of file this is; InputError if it can't be read at all.
 
     Told by the keys at the top level: the kind that more of them belong to, `name` and `base` belonging to both.
     On a tie an experiment.
     """
-    return kind_of_keys(read_document(Path(path)).root.value) or "experiment"
+    return kind_of_keys(read_document(file).root.value) or "experiment"
 
 
 def refuse_other_kind(document: Document, wanted: Kind) -> None:

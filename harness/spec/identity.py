@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from harness.spec.experiment import ExperimentSpec
@@ -63,9 +64,15 @@ def run_id(spec: ExperimentSpec, seed: int) -> str:
 
     ValueError while its teacher's weights are not known (`harness.teacher.resolve` fills them in).
     """
+    return run_ids(spec, (seed,))[0]
+
+
+def run_ids(spec: ExperimentSpec, seeds: Iterable[int]) -> tuple[str, ...]:
+    """`run_id` for each of the seeds; the spec is digested once."""
     if awaits_teacher(spec):
         raise ValueError(f"{spec.name} has no run id before its teacher is trained")
-    return _sha256(f"{spec_digest(spec)} seed {seed} numerics {NUMERICS}")[:10]
+    digest = spec_digest(spec)
+    return tuple(_sha256(f"{digest} seed {seed} numerics {NUMERICS}")[:10] for seed in seeds)
 
 
 def _sha256(text: str) -> str:

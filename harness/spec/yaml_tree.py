@@ -70,8 +70,11 @@ class Document:
     problems: tuple[Problem, ...] = ()
 
 
-def read_document(path: Path) -> Document:
-    """Read a YAML file whose top level is a mapping; InputError if there is no such thing."""
+def read_document(file: Path | Document) -> Document:
+    """Read a YAML file whose top level is a mapping; InputError if there is no such thing. One that is read stays."""
+    if isinstance(file, Document):
+        return file
+    path = Path(file)
     root, problems = parse(_read_text(path), str(path))
     if root is None:
         raise InputError("the file is empty", where=str(path), fix="it needs the fields of an experiment or ablation.")

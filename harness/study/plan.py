@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from harness.reporting.statistics import pooled_spread, smallest_sign_flip_p
 from harness.spec import identity
 from harness.spec.ablation import Arm, Study
 from harness.spec.experiment import ExperimentSpec
+from harness.spec.loss import Distill
 from harness.teacher import find, lineage, resolve_study
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder, Store
@@ -20,7 +21,6 @@ from harness.training.guard import Cost, check_budget
 from harness.training.guard import cost as cost_of
 
 State = Literal["done", "to_do", "running", "failed"]
-Finder = Callable[[str], tuple[RunFolder, Record] | None]
 
 ASSUMED_SPREAD = 0.002  # standard deviation of accuracy over seeds, where no finished runs tell it
 GUESS_BELOW = 5  # degrees of freedom under which a spread is a guess
@@ -122,57 +122,75 @@ def make_plan(study: Study, store: Store) -> Plan:
     """
     study = resolve_study(study, store)
     costs = check_budget([arm.spec for arm in study.arms])
-    entries = {record.run_id: (folder, record) for folder, record in store.entries()}
+    stored = _Stored(store)
+    macs: dict[str | None, int] = {None: 0}
+    macs |= {teacher: _teacher_macs(distill, store) for teacher, distill in _distillations(study).items()}
     arms = tuple(
-        PlannedArm(
-            arm, cost, tuple(_look_up(arm, seed, store, entries.get) for seed in study.seeds), _teacher_macs(arm, store)
-        )
+        PlannedArm(arm, cost, stored.look_up(arm, study.seeds), macs[_teacher_of(arm)])
         for arm, cost in zip(study.arms, costs, strict=True)
     )
     spread = _spread(arms)
     n, others = len(study.seeds), len(study.arms) - 1
     detectable = detectable_difference(n, others, spread.sd) if n > 1 and others else None
-    teachers = _teachers(study, store, entries.get)
+    teachers = _teachers(study, store, stored)
     return Plan(study, arms, spread, detectable, smallest_sign_flip_p(n), teachers)
 
 
-def _teachers(study: Study, store: Store, find: Finder) -> tuple[PlannedTeacher, ...]:
+def _teachers(study: Study, store: Store, stored: _Stored) -> tuple[PlannedTeacher, ...]:
     """The teachers given as experiment files, each once, a teacher's own teacher before it."""
     specs: dict[str, ExperimentSpec] = {}
-    for arm in study.arms:
-        for teacher in lineage(arm.spec, store):
+    for distill in _distillations(study).values():
+        for teacher in lineage(distill, store):
             specs.setdefault(identity.spec_digest(teacher), teacher)
     costs = check_budget(list(specs.values()), [f"teacher {spec.name}" for spec in specs.values()])
     arms = [Arm(spec.name, {}, spec) for spec in specs.values()]
-    runs = [_look_up(arm, arm.spec.seed, store, find) for arm in arms]
+    runs = [run for arm in arms for run in stored.look_up(arm, (arm.spec.seed,))]
     return tuple(PlannedTeacher(run.arm.spec, cost, run) for cost, run in zip(costs, runs, strict=True))
 
 
-def _teacher_macs(arm: Arm, store: Store) -> int:
-    distill = arm.spec.loss.distill
+def _teacher_of(arm: Arm) -> str | None:
+    return arm.spec.loss.distill.teacher if arm.spec.loss.distill else None
+
+
+def _distillations(study: Study) -> dict[str, Distill]:
+    """Teacher -> one way in which an arm learns from it: each is looked for once, however many arms it has."""
+    return {distill.teacher: distill for arm in study.arms if (distill := arm.spec.loss.distill)}
+
+
+def _teacher_macs(distill: Distill, store: Store) -> int:
     try:
-        return cost_of(find(distill, store).spec).macs if distill else 0
+        return cost_of(find(distill, store).spec).macs
     except InputError:  # its digest is written down, and it is not there: nothing is known of it
         return 0
 
 
-def _look_up(arm: Arm, seed: int, store: Store, find: Finder) -> PlannedRun:
-    if identity.awaits_teacher(arm.spec):
-        return PlannedRun(arm, seed, None, "to_do", None, None)
-    run_id = identity.run_id(arm.spec, seed)
-    found = find(run_id)
-    record = found[1] if found else None
-    folder = found[0] if found else store.folder(arm.spec.name, run_id)
-    return PlannedRun(arm, seed, run_id, _state(folder, record), record, folder)
+class _Stored:
+    """What the store holds of the runs of a study: its folders and its locks, each listed once."""
 
+    def __init__(self, store: Store):
+        self.store = store
+        self.entries = {record.run_id: (folder, record) for folder, record in store.entries()}
+        self.locks = store.locks()
 
-def _state(folder: RunFolder, record: Record | None) -> State:
-    """A run left behind by its process (killed, interrupted) is to do; one that failed is not, unless asked."""
-    if record and record.finished:
-        return "done"
-    if folder.is_claimed():
-        return "running"
-    return "failed" if record and record.failed and record.status != "killed" else "to_do"
+    def look_up(self, arm: Arm, seeds: Sequence[int]) -> tuple[PlannedRun, ...]:
+        """The arm's runs, in the order of the seeds."""
+        if identity.awaits_teacher(arm.spec):
+            return tuple(PlannedRun(arm, seed, None, "to_do", None, None) for seed in seeds)
+        return tuple(
+            self._run(arm, seed, run_id) for seed, run_id in zip(seeds, identity.run_ids(arm.spec, seeds), strict=True)
+        )
+
+    def _run(self, arm: Arm, seed: int, run_id: str) -> PlannedRun:
+        folder, record = self.entries.get(run_id) or (self.store.folder(arm.spec.name, run_id), None)
+        return PlannedRun(arm, seed, run_id, self._state(folder, record), record, folder)
+
+    def _state(self, folder: RunFolder, record: Record | None) -> State:
+        """A run left behind by its process (killed, interrupted) is to do; one that failed is not, unless asked."""
+        if record and record.finished:
+            return "done"
+        if folder.run_id in self.locks and folder.is_claimed():
+            return "running"
+        return "failed" if record and record.failed and record.status != "killed" else "to_do"
 
 
 def _spread(arms: Sequence[PlannedArm]) -> Spread:

@@ -212,6 +212,13 @@ class Store:
             raise InputError(f"{run_id!r} can't be a run id: use 4 to 64 of a-z and 0-9")
         return RunFolder(self.root / f"{name}-{run_id}")
 
+    def locks(self) -> frozenset[str]:
+        """The run ids that have a lock, held or not: no other run can be claimed."""
+        try:
+            return frozenset(path.stem for path in (self.root / LOCKS).iterdir())
+        except OSError:
+            return frozenset()
+
     def find(self, run_id: str) -> RunFolder | None:
         """The run with this id, whatever its name (or its folder's); of several a finished one, else the first."""
         named = [folder for folder in self._folders() if folder.run_id == run_id]

@@ -6,6 +6,7 @@ Heavy imports (torch, SciPy) stand inside the commands that need them, so that `
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 
@@ -92,6 +93,24 @@ def command(function: Function, group: typer.Typer = app) -> Function:
 
     group.command(name=function.__name__.removesuffix("_command"))(guarded)
     return function
+
+
+def looking(function: Function) -> Function:
+    """For a command that looks and ends: Python's cycle collector rests meanwhile.
+
+    All that such a command holds it needs until its end, and of 10,000 arms the collector would walk over a million
+    objects again and again: a third of the time of their plan.
+    """
+
+    @functools.wraps(function)
+    def uncollected(*arguments: Any, **options: Any) -> Any:
+        gc.disable()
+        try:
+            return function(*arguments, **options)
+        finally:
+            gc.enable()
+
+    return cast("Function", uncollected)
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -198,6 +217,7 @@ def ablate_command(
 
 
 @command
+@looking
 def check_command(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Experiment or ablation files.", show_default=False)
@@ -246,6 +266,7 @@ def check_command(
 
 
 @command
+@looking
 def plan_command(
     file: File,
     override: Overrides = None,
@@ -271,6 +292,7 @@ def plan_command(
 
 
 @command
+@looking
 def report_command(
     what: Annotated[
         list[str] | None, typer.Argument(help="An ablation file, or runs; nothing: every run.", show_default=False)
@@ -294,6 +316,7 @@ def report_command(
 
 
 @command
+@looking
 def runs_command(
     run: Annotated[
         str | None, typer.Argument(help="A run id, its beginning, or a run's folder.", show_default=False)

@@ -66,7 +66,7 @@ def _memory(device: Any) -> str:
 def _data(data_dir: Path) -> dict[str, str]:
     from harness.training import cifar
 
-    found = {name: _cifar(name, cifar.folder_of(name, data_dir)) for name in cifar.SOURCES}
+    found = {name: _cifar(name, cifar.folder_of(name, data_dir)) for name in cifar.OFFICIAL}
     return found | {"digits": "comes with scikit-learn"}
 
 

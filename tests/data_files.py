@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from harness.training import cifar
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +41,7 @@ def class_folders(root: Path, counts: dict[str, int], **shape: int) -> Path:
 def write_cifar(
     monkeypatch: pytest.MonkeyPatch, name: str, data_dir: Path, per_file: int = 4, write: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Small files in the official layout of `name`, made official by patching torchvision's MD5s; what they hold.
+    """Small files in the official layout of `name`, made official by patching our MD5s and torchvision's; what they hold.
 
     With `write` false only the MD5s are patched.
     """
@@ -55,6 +58,7 @@ def write_cifar(
     contents[source.meta["filename"]] = {source.meta["key"]: ["a", "b"]}
     packed = {file: pickle.dumps(content, protocol=2) for file, content in contents.items()}
     digests = {file: md5(content).hexdigest() for file, content in packed.items()}
+    monkeypatch.setitem(cifar.OFFICIAL, name, replace(cifar.OFFICIAL[name], md5s=digests))
     monkeypatch.setattr(source, "train_list", [[file, digests[file]] for file, _ in source.train_list])
     monkeypatch.setattr(source, "test_list", [[file, digests[file]] for file, _ in source.test_list])
     monkeypatch.setattr(source, "meta", {**source.meta, "md5": digests[source.meta["filename"]]})

@@ -17,7 +17,7 @@ from harness.errors import InputError
 from harness.spec.data import Data
 from harness.spec.datasets import DATASETS
 from harness.spec.documents import load_experiment
-from harness.training.cifar import SOURCES, Download
+from harness.training.cifar import OFFICIAL, Download
 from harness.training.data import Fetched, fetch_data
 
 LOOKED_EVERY = 0.2  # seconds between two looks at how far a download is
@@ -108,7 +108,7 @@ def sentence(found: Fetched) -> str:
         f"{facts.train_images:,} + {facts.test_images:,} images of {facts.classes} classes, "
         f"{width} x {height}, {'grey' if channels == 1 else 'RGB'}"
     )
-    if found.data.dataset in SOURCES:
+    if found.data.dataset in OFFICIAL:
         came = "downloaded to" if found.downloaded else "already in"
         return f"{facts.title} is whole (every file has its official MD5), {came} {found.path}: {holds}"
     if found.path is None:

@@ -1,16 +1,16 @@
 """The official CIFAR-10 and CIFAR-100 files in torchvision's layout: checked, fetched, read.
 
-Every file is held against its official MD5 before anything unpickles it.
+Every file is held against its official MD5 before anything looks into it. torchvision fetches them; it is not needed
+to read them, and importing it takes as long as torch itself.
 """
 
 from __future__ import annotations
 
-import pickle
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import md5, sha256
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,61 @@ import numpy as np
 
 from harness.errors import InputError, Problem
 from harness.spec.datasets import DATASETS
+from harness.training import decoded
+from harness.training.cifar_pickle import parse_batch
 
 DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte after which the network counts as absent
-SOURCES = {"cifar10": 170_498_071, "cifar100": 169_001_437}
-"""The data sets, and how many bytes their archives have."""
+
+
+@dataclass(frozen=True)
+class Official:
+    """A data set as it is published: `md5s` of its files (training, test, class names), as torchvision has them."""
+
+    title: str
+    folder: str
+    archive: str
+    size: int
+    """Bytes of the archive."""
+    md5s: Mapping[str, str]
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    label_key: str
+
+
+OFFICIAL = {
+    "cifar10": Official(
+        title=DATASETS["cifar10"].title,
+        folder="cifar-10-batches-py",
+        archive="cifar-10-python.tar.gz",
+        size=170_498_071,
+        md5s={
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "40351d587109b95175f43aff81a1287e",
+            "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+        },
+        train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+        test=("test_batch",),
+        label_key="labels",
+    ),
+    "cifar100": Official(
+        title=DATASETS["cifar100"].title,
+        folder="cifar-100-python",
+        archive="cifar-100-python.tar.gz",
+        size=169_001_437,
+        md5s={
+            "train": "16019d7e3df5f24257cddd939b257f8d",
+            "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+            "meta": "7973b15100ade9c7d40fb424638fde48",
+        },
+        train=("train",),
+        test=("test",),
+        label_key="fine_labels",
+    ),
+}
 
 Array = np.ndarray[Any, Any]
 
@@ -46,19 +97,7 @@ def unwatched(download: Download) -> AbstractContextManager[None]:
 
 def folder_of(name: str, data_dir: Path) -> Path:
     """Where the unpacked files of data set `name` lie, there or not."""
-    return data_dir / str(_torchvision(name).base_folder)
-
-
-def ensure(name: str, data_dir: Path) -> None:
-    """Check the files of data set `name`, or fetch them where their folder is missing.
-
-    Raises:
-        InputError: they are damaged, or missing and can't be fetched.
-    """
-    if folder_of(name, data_dir).is_dir():
-        check(name, data_dir)
-    else:
-        fetch(name, data_dir)
+    return data_dir / OFFICIAL[name].folder
 
 
 def make_whole(name: str, data_dir: Path, watch: Watch = unwatched) -> bool:
@@ -88,17 +127,36 @@ def check(name: str, data_dir: Path) -> None:
     Raises:
         InputError: naming each file that is missing or damaged.
     """
-    folder, title = folder_of(name, data_dir), DATASETS[name].title
+    _checked(name, data_dir)
+
+
+def _checked(name: str, data_dir: Path) -> dict[str, bytes]:
+    """The content of every file of data set `name`, once all of them have their official MD5."""
+    source, folder = OFFICIAL[name], folder_of(name, data_dir)
+    contents: dict[str, bytes] = {}
     problems = []
-    for file, md5 in _files(name):
+    for file, expected in source.md5s.items():
         path = folder / file
         if not path.is_file():
-            problems.append(Problem(f"this {title} file is missing", str(path), _how_to_get(name, data_dir)))
-        elif not _has_md5(path, md5):
-            what = f"this {title} file is damaged (its MD5 is not {md5})"
+            what = f"this {source.title} file is missing"
+            problems.append(Problem(what, str(path), _how_to_get(name, data_dir)))
+            continue
+        content = _content(path)
+        if content is None or md5(content, usedforsecurity=False).hexdigest() != expected:
+            what = f"this {source.title} file is damaged (its MD5 is not {expected})"
             problems.append(Problem(what, str(path), "delete the folder and get it anew"))
+        else:
+            contents[file] = content
     if problems:
         raise InputError(problems)
+    return contents
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def fetch(name: str, data_dir: Path, watch: Watch = unwatched) -> None:
@@ -107,13 +165,13 @@ def fetch(name: str, data_dir: Path, watch: Watch = unwatched) -> None:
     Raises:
         InputError: there is no network, or the folder can't be written; says what must lie where.
     """
-    source, title = _torchvision(name), DATASETS[name].title
+    source, title = _torchvision(name), OFFICIAL[name].title
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     created = not data_dir.exists()
     try:
         with (
-            watch(Download(title, data_dir / source.filename, SOURCES[name])),
+            watch(Download(title, data_dir / OFFICIAL[name].archive, OFFICIAL[name].size)),
             redirect_stdout(StringIO()),
             redirect_stderr(StringIO()),
         ):
@@ -133,55 +191,70 @@ def fetch(name: str, data_dir: Path, watch: Watch = unwatched) -> None:
 def read(name: str, data_dir: Path) -> list[tuple[Array, Array]]:
     """Training and test set of data set `name`, each pixels uint8 [N, 32, 32, 3] and labels int64 [N] in file order.
 
-    CIFAR-100's labels are the fine ones. Raises InputError as `ensure` does, and where a file can't be read.
+    CIFAR-100's labels are the fine ones. The arrays are mapped from `harness.training.decoded`'s file where that can
+    be.
+
+    Raises:
+        InputError: files are damaged, or missing and can't be fetched.
     """
-    ensure(name, data_dir)
-    sets = []
-    for train in (True, False):
-        try:
-            loaded = _torchvision(name)(str(data_dir), train=train, download=False)
-        except (RuntimeError, OSError, pickle.UnpicklingError, KeyError, ValueError) as error:
-            where = str(folder_of(name, data_dir))
-            raise InputError(f"{DATASETS[name].title} can't be read: {error}", where=where) from error
-        sets.append((loaded.data, np.array(loaded.targets, dtype=np.int64)))
-    return sets
+    source, folder = OFFICIAL[name], folder_of(name, data_dir)
+    if not folder.is_dir():
+        fetch(name, data_dir)
+    place = decoded.place(name, data_dir)
+    try:
+        made_from = decoded.signature([folder / file for file in source.md5s], " ".join(source.md5s.values()))
+    except OSError:
+        made_from = None
+    arrays = decoded.load(place, made_from) if made_from else None
+    if arrays is None:
+        contents = _checked(name, data_dir)
+        arrays = [array for files in (source.train, source.test) for array in _decode(name, files, contents, folder)]
+        if made_from:
+            decoded.store(place, made_from, arrays)
+            arrays = decoded.load(place, made_from) or arrays  # mapped, so that what was decoded can be let go
+    return [(arrays[0], arrays[1]), (arrays[2], arrays[3])]
+
+
+def _decode(name: str, files: Sequence[str], contents: dict[str, bytes], folder: Path) -> tuple[Array, Array]:
+    """Pixels and labels of some files, one after another; their contents are let go on the way."""
+    batches = [_batch(name, folder / file, contents.pop(file)) for file in files]
+    pixels = np.concatenate([_upright(batch["data"]) for batch in batches])
+    labels = np.concatenate([np.array(batch[OFFICIAL[name].label_key], dtype=np.int64) for batch in batches])
+    return pixels, labels
+
+
+def _batch(name: str, path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        batch = parse_batch(content, path)
+        if len(batch["data"]) == len(batch[OFFICIAL[name].label_key]):
+            return batch
+    except (InputError, KeyError, TypeError) as error:
+        raise InputError(f"{OFFICIAL[name].title} can't be read: {error}", where=str(path)) from error
+    raise InputError(f"{OFFICIAL[name].title} can't be read: images without labels", where=str(path))
+
+
+def _upright(rows: Array) -> Array:
+    """uint8 [N, 3072], a plane a colour, to [N, 32, 32, 3]."""
+    return np.ascontiguousarray(np.asarray(rows).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
 def files_digest(name: str) -> str:
-    """SHA-256 over the official MD5s of the files of data set `name`, in the order of torchvision's lists."""
-    return sha256(" ".join(md5 for _, md5 in _files(name)).encode()).hexdigest()
-
-
-def _files(name: str) -> list[tuple[str, str]]:
-    """(name, MD5) of every official file: training, test, class names."""
-    source = _torchvision(name)
-    return [
-        *map(tuple, source.train_list),
-        *map(tuple, source.test_list),
-        (source.meta["filename"], source.meta["md5"]),
-    ]
+    """SHA-256 over the official MD5s of the files of data set `name`, in the order of `OFFICIAL`."""
+    return sha256(" ".join(OFFICIAL[name].md5s.values()).encode()).hexdigest()
 
 
 def _torchvision(name: str) -> Any:
+    """For its download alone: importing it takes as long as torch."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
     return {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
 
 
-def _has_md5(path: Path, md5: str) -> bool:
-    from torchvision.datasets.utils import check_integrity
-
-    try:
-        return bool(check_integrity(str(path), md5))
-    except OSError:
-        return False
-
-
 def _how_to_get(name: str, data_dir: Path) -> str:
-    source = _torchvision(name)
-    *files, last = (file for file, _ in _files(name))
+    source = OFFICIAL[name]
+    *files, last = source.md5s
     return (
-        f"it must hold {source.base_folder}/ with {', '.join(files)} and {last}, as unpacked from {source.filename}; "
+        f"it must hold {source.folder}/ with {', '.join(files)} and {last}, as unpacked from {source.archive}; "
         f"run `harness data fetch {name}` where there is a network and copy {data_dir}/ here, "
         "or name another folder with --data-dir or HARNESS_DATA_DIR"
     )

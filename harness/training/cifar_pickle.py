@@ -6,6 +6,7 @@ which only note what was written; any other name is refused before anything is c
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from collections import OrderedDict
@@ -29,13 +30,19 @@ def read_batch(path: Path) -> dict[str, Any]:
         InputError: the file can't be read, is no pickle of a dictionary, or names anything but arrays and containers.
     """
     try:
-        with open(path, "rb") as file:
-            content = _Unpickler(file, encoding="bytes").load()
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"can't be read: {error.strerror}", where=str(path)) from error
+    return parse_batch(content, path)
+
+
+def parse_batch(batch: bytes, path: Path) -> dict[str, Any]:
+    """As `read_batch`, of a file's content; `path` is for messages."""
+    try:
+        content = _Unpickler(io.BytesIO(batch), encoding="bytes").load()
     except _Refused as error:
         fix = "it is not a CIFAR batch; nothing in it was run"
         raise InputError(f"this pickle names {error}, which is not read", where=str(path), fix=fix) from error
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror}", where=str(path)) from error
     except Exception as error:  # bytes that are no pickle end in whatever they lead to
         raise InputError(f"this is no pickle: {error}", where=str(path)) from error
     if not isinstance(content, dict):

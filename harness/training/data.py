@@ -92,15 +92,15 @@ def read_images(data: Data, data_dir: Path) -> tuple[Images, Images, str]:
 
 
 def ensure_data(name: str, data_dir: Path) -> None:
-    """Check that data set `name` is there and whole, fetching it where that is possible; reads no images.
+    """Check that data set `name` is there and whole, fetching it where that is possible; leaves it decoded for runs.
 
     A folder of images was looked through when its experiment was read.
 
     Raises:
         InputError: it is missing or damaged and can't be fetched.
     """
-    if name in cifar.SOURCES:
-        cifar.ensure(name, data_dir)
+    if name in cifar.OFFICIAL:
+        cifar.read(name, data_dir)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def fetch_data(data: Data, data_dir: Path, watch: cifar.Watch = cifar.unwatched)
         InputError: it is not whole and can't be fetched.
     """
     name = data.dataset
-    if name in cifar.SOURCES:
+    if name in cifar.OFFICIAL:
         downloaded = cifar.make_whole(name, data_dir, watch)
         return Fetched(data, cifar.folder_of(name, data_dir).resolve(), downloaded)
     read_images(data, data_dir)

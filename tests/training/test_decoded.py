@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_copy(tmp_path: Path, mon
 @pytest.mark.parametrize(("name", "source"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
 def test_the_official_files_are_those_of_torchvision(name: str, source: type[CIFAR10]) -> None:
     official, files = cifar.OFFICIAL[name], [*source.train_list, *source.test_list]
-    md5s = {file: md5 for file, md5 in files} | {source.meta["filename"]: source.meta["md5"]}
+    md5s = dict(files) | {source.meta["filename"]: source.meta["md5"]}
     assert list(official.md5s.items()) == list(md5s.items())
     assert [*official.train, *official.test] == [file for file, _ in files]
     assert list(official.test) == [file for file, _ in source.test_list]

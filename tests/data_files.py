@@ -41,9 +41,9 @@ def class_folders(root: Path, counts: dict[str, int], **shape: int) -> Path:
 def write_cifar(
     monkeypatch: pytest.MonkeyPatch, name: str, data_dir: Path, per_file: int = 4, write: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Small files in the official layout of `name`, made official by patching our MD5s and torchvision's; what they hold.
+    """Small files in the official layout of `name`, made official by patching the MD5s, ours and torchvision's.
 
-    With `write` false only the MD5s are patched.
+    With `write` false only the MD5s are patched. Returns what the files hold.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 

@@ -9,14 +9,15 @@ bounded before anything is expanded, and a duplicate key is one problem among ot
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError, Problem
+from harness.spec.yaml_events import events, quick_events
 
 MAX_BYTES = 4 * 2**20
+LARGE = 2**16  # characters from which on it is worth to try the quick parser first
 MAX_DEPTH = 40
 MAX_VALUES = 500_000  # with aliases expanded; an ablation file with 10,000 hand-written arms has about 50,000
 
@@ -131,10 +132,23 @@ def parse_value(text: str) -> Any:
 
 def parse(text: str, name: str) -> tuple[Node | None, list[Problem]]:
     """The only document in `text` (None if it is empty) and the mistakes that did not stop the reading."""
+    if len(text) >= LARGE and (root := parse_quickly(text, name)) is not None:
+        return root, []
     builder = _Builder(name)
-    for event in _events(text, name, builder.problems):
+    for event in events(text, name, builder.problems):
         builder.take(event)
     return builder.root, builder.problems
+
+
+def parse_quickly(text: str, name: str) -> Node | None:
+    """The document in `text` where the quick parser reads it without finding anything wrong, else None."""
+    builder = _Builder(name)
+    try:
+        for event in quick_events(text):
+            builder.take(event)
+    except InputError:  # told in one parser's words, whatever the size of the file
+        return None
+    return None if builder.problems else builder.root
 
 
 @dataclass
@@ -201,7 +215,7 @@ class _Builder:
             self.stack[-1].key, self.stack[-1].key_place = event.value, place
             return
         self._check_tag(event, place)
-        plain = event.style is None and event.tag is None
+        plain = not event.style and event.tag is None
         self._put(Node(resolve(event.value) if plain else event.value, place), event.anchor)
 
     def _put(self, node: Node, anchor: str | None) -> None:
@@ -234,30 +248,6 @@ class _Builder:
 
     def _failure(self, what: str, place: str, fix: str | None = None) -> InputError:
         return InputError([*self.problems, Problem(what, place, fix)])
-
-
-def _events(text: str, name: str, problems: list[Problem]) -> Iterator[Any]:
-    """The parser's events; its errors as InputError together with the problems found until then."""
-    from ruamel.yaml import YAML  # not at the top: importing it takes as long as pydantic
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    try:
-        yield from YAML(typ="safe", pure=True).parse(text)
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line if error.problem_mark else 0
-        raise InputError([*problems, _syntax_problem(error, text, f"{name}:{line + 1}", line)]) from None
-    except YAMLError as error:  # a control character: carries a position instead of a line
-        line = text.count("\n", 0, getattr(error, "position", 0))
-        reason = str(error).splitlines()[0]
-        raise InputError([*problems, Problem(f"can't be read as YAML: {reason}", f"{name}:{line + 1}")]) from None
-
-
-def _syntax_problem(error: Any, text: str, place: str, line: int) -> Problem:
-    lines = text.splitlines()
-    if line < len(lines) and "\t" in lines[line]:
-        return Problem("there is a tab in this line", place, "YAML does not allow tabs: use spaces.")
-    reason = " ".join(part for part in (error.context, error.problem) if part)
-    return Problem(f"can't be read as YAML: {reason}", place, "check indentation, brackets, quotes and colons here.")
 
 
 def shown(key: str) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,6 +21,7 @@ from harness.options import RunOptions
 from harness.spec.ablation import Study, load_study
 from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate
+from harness.study.local import Job, preloaded
 from harness.study.plan import make_plan, to_json
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
@@ -315,3 +317,58 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
         "no_cutmix seed 0: another process is training it",
         "no_cutmix seed 1: diverged: loss is nan",
     ]
+
+
+def jobs_of(study: Study, wandb: Literal["offline", "disabled"], dataset: str = "digits") -> list[Job]:
+    spec = study.base.spec
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"dataset": dataset})})
+    return [Job("0" * 10, spec, 0, RunOptions(wandb=wandb))]
+
+
+def test_workers_are_forked_with_what_their_runs_use_and_nothing_else(study: Study) -> None:
+    assert "sklearn.datasets" in preloaded(jobs_of(study, "disabled"))
+    assert "sklearn.datasets" not in preloaded(jobs_of(study, "disabled", "cifar10"))
+    assert "wandb" in preloaded(jobs_of(study, "offline"))
+    assert not any(module.startswith("wandb") for module in preloaded(jobs_of(study, "disabled")))
+    assert "harness.runner" in preloaded([])
+
+
+PRELOADED = """
+import json, multiprocessing, sys, threading
+
+def look(connection):
+    before = set(sys.modules)
+    from harness import runner
+    runner.run(load_experiment(Path("tiny.yaml")), options=RunOptions(wandb="offline"))
+    connection.send([sorted(set(sys.modules) - before), threads, torch_is_there])
+
+from pathlib import Path
+from typing import Literal
+from harness.options import RunOptions
+from harness.spec.documents import load_experiment
+from harness.study.local import Job, preloaded
+
+threads, torch_is_there = threading.active_count(), "torch" in sys.modules
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    job = Job("0" * 10, load_experiment(Path("tiny.yaml")), 0, RunOptions(wandb="offline"))
+    context.set_forkserver_preload(preloaded([job]))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=look, args=(sender,))
+    process.start()
+    print(json.dumps(receiver.recv()))
+    process.join()
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_imports_hardly_anything_itself(folder: Path) -> None:
+    """The server has torch, its compiler, scikit-learn and wandb already, and no thread beside the main one."""
+    (folder / "look.py").write_text(PRELOADED)
+    done = subprocess.run([sys.executable, "look.py"], capture_output=True, text=True, check=True)
+    imported, threads, torch_is_there = json.loads(done.stdout)
+    assert (threads, torch_is_there) == (1, True)
+    heavy = ("torch._dynamo", "sympy", "sklearn.datasets", "wandb", "scipy", "pandas", "requests", "torchvision")
+    assert [name for name in heavy if name in imported] == []
+    assert len(imported) < 60, imported

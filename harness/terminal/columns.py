@@ -6,6 +6,7 @@ rich's own `Table` measures and renders every cell as if it might hold another t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Literal
@@ -20,7 +21,7 @@ Cell = str | Text
 """What stands in a row: text without any style, or with one."""
 
 GAP = "  "  # behind each column
-SPECIAL = "[\\:"  # of rich's markup and its names of emoji
+SPECIAL = re.compile(r"\\|:|\[[a-z#/@]")  # what rich's markup and its names of emoji begin with
 
 
 class Columns:
@@ -70,8 +71,7 @@ def narrowed(widths: list[int], room: int) -> list[int]:
 
 def _parsed(cell: str, console: Console) -> Cell:
     """Most cells are what they say: no markup to look for, as wide as they are long, no blanks to be taken off."""
-    no_markup = not any(letter in cell for letter in SPECIAL)
-    if no_markup and cell.isascii() and cell.isprintable() and not cell.endswith(" "):
+    if cell.isascii() and cell.isprintable() and not cell.endswith(" ") and not SPECIAL.search(cell):
         return cell
     return console.render_str(cell, highlight=False)
 

@@ -151,6 +151,7 @@ class HandWritten:
         )
         self.k, self.alpha, self.max_norm = ahead.k, ahead.alpha, spec.optim.clip.value
         self.slow: list[Tensor] = [p.detach().clone() for p in self.parameters]
+        self.steps = 0
         normalise = augment.Normaliser.of(spec.dataset.mean, spec.dataset.std, hardware.device)
         self.batches = augment.Batches(spec, split.train, normalise)
 
@@ -160,39 +161,47 @@ class HandWritten:
         batches = self.batches.epoch(drawn)
         for step in range(-(-len(self.train) // self.spec.train.batch_size)):
             batch = batches(step)
-            with autocast(self.hardware):
-                logits = self.model(batch.images)
-            logits = logits.float()
-            loss = F.cross_entropy(logits, batch.labels)
+            partners, kept = batch.labels, 1.0
             if batch.mix:
-                partners = F.cross_entropy(logits, batch.labels[batch.mix.partner])
-                loss = batch.mix.kept * loss + (1 - batch.mix.kept) * partners
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
-            self.optimizer.step()
-            if (step + 1) % self.k == 0:
-                with torch.no_grad():
-                    torch._foreach_lerp_(self.slow, self.parameters, self.alpha)
-                    torch._foreach_copy_(self.parameters, self.slow)
-            yield loss.detach()
+                partners, kept = batch.labels[batch.mix.partner], batch.mix.kept
+            yield self.train_on(batch.images, batch.labels, partners, kept)
+
+    def train_on(self, images: Tensor, labels: Tensor, partners: Tensor, kept: float) -> Tensor:
+        """One step; its loss."""
+        with autocast(self.hardware):
+            logits = self.model(images)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels)
+        if kept < 1:
+            loss = kept * loss + (1 - kept) * F.cross_entropy(logits, partners)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+        self.optimizer.step()
+        self.steps += 1
+        if self.steps % self.k == 0:
+            with torch.no_grad():
+                torch._foreach_lerp_(self.slow, self.parameters, self.alpha)
+                torch._foreach_copy_(self.parameters, self.slow)
+        return loss.detach()
 
 
 # --- the engine ----------------------------------------------------------------------------------
 
 
 class Listening:
-    """The engine's listener that keeps nothing, notes when each step was done, and asks to stop after so many."""
+    """The engine's listener that keeps no state, notes steps and rows, and asks to stop after so many steps."""
 
     def __init__(self, steps: int | None = None):
         self.steps = steps
         self.times: list[float] = []
+        self.rows: list[Row] = []
 
     def step_done(self, epoch: int, step: int, steps: int) -> None:
         self.times.append(time.perf_counter())
 
     def epoch_done(self, row: Row, state: State) -> None:
-        """Nothing is kept."""
+        self.rows.append(row)
 
     def wants_save(self) -> bool:
         return False

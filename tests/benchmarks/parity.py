@@ -107,6 +107,7 @@ def read(results: Path) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--results", type=Path, default=Path("parity.jsonl"), help="one line a training; added to")
+    parser.add_argument("--json", type=Path, help="put the summary into this file of `python -m tests.benchmarks`")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
     options = parser.parse_args()
     done = {(row["way"], row["seed"]) for row in read(options.results)}
@@ -118,7 +119,11 @@ def main() -> None:
             print(
                 f"{row['way']}, seed {row['seed']}: {100 * row['accuracy']:.2f} % in {row['seconds']:.0f} s", flush=True
             )
-    print(json.dumps(summary(read(options.results)), indent=2))
+    found = summary(read(options.results))
+    print(json.dumps(found, indent=2))
+    if options.json:
+        others = json.loads(options.json.read_text()) if options.json.exists() else {}
+        options.json.write_text(json.dumps(others | {"parity": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

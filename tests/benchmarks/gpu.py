@@ -1,0 +1,213 @@
+"""On a CUDA device: what each means of speed brings, one after another, and several runs at once on one card.
+
+    python -m tests.benchmarks gpu
+
+The published network at batch 128. Each rung of the ladder adds one thing to the one before it; all of them train the
+same images in the same batches, and their first losses are checked to agree. TFLOP/s counts what the network has to
+compute (three forward passes less the gradient of the stem's input), against the card's matrix product in bf16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from harness.spec.documents import load_experiment
+from harness.spec.experiment import ExperimentSpec
+from harness.training import augment, device
+from harness.training.data import Split, load_split
+from harness.training.guard import cost
+from harness.training.loop import Training
+from tests.benchmarks.loops import HandWritten, Listening, PillowImages, mix_plainly
+from tests.benchmarks.measuring import ROOT, ROUNDS, Unavailable, data_dir, in_turn
+
+EAGER = "eager, loaded by 8 workers"
+FIRST = 5  # steps whose losses are compared
+STEPS = 391
+LOADER_STEPS = 60
+AGREE = 0.05  # relative, of the losses of the first steps in bf16
+AT_ONCE = (1, 2, 4)
+STEM_MACS = 3 * 64 * 9 * 32 * 32
+
+
+def measure(rounds: int = ROUNDS) -> dict[str, Any]:
+    """The ladder, the card's matrix product, and 1, 2 and 4 runs at once."""
+    if not torch.cuda.is_available():
+        raise Unavailable("there is no CUDA device")
+    spec, split = subject()
+    ladder = Ladder(spec, split)
+    measured = in_turn(ladder.arms, rounds)
+    product = matrix_product()
+    work = 2 * (3 * cost(spec).macs - STEM_MACS)
+    batch = spec.train.batch_size
+    rows = {
+        name: {
+            "median": measured.median(name),
+            "minimum": measured.minimum(name),
+            "images_per_second": batch / measured.median(name),
+            "seconds_per_epoch": measured.median(name) * 391,
+            "tflops": batch * work / measured.median(name) / 1e12,
+            "share_of_matrix_product": batch * work / measured.median(name) / product,
+        }
+        for name in ladder.arms
+    }
+    return {
+        "card": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "matrix_product_tflops": product / 1e12,
+        "ladder": rows,
+        "loss_differences": ladder.check_agreement(),
+        "at_once": {str(count): at_once(count) for count in AT_ONCE},
+    }
+
+
+def subject() -> tuple[ExperimentSpec, Split]:
+    """The published network without its dropout, whose masks depend on how a kernel walks the memory; its data."""
+    spec = load_experiment(ROOT / "experiments/baseline.yaml", ["model.dropout=0.0"])
+    return spec, load_split(spec, data_dir())
+
+
+class Ladder:
+    """The rungs: name -> a function that trains some steps and returns the mean seconds of one."""
+
+    def __init__(self, spec: ExperimentSpec, split: Split):
+        hardware = device.resolve("cuda", "bf16")
+        eager = device.Hardware(hardware.device, hardware.name, "bf16", hardware.threads, graphs=False)
+        resident = split.to(hardware.device)
+        compiled = spec.model_copy(update={"train": spec.train.model_copy(update={"compile": True})})
+        self.losses: dict[str, list[float]] = {}
+        self.arms: dict[str, Callable[[], float]] = {
+            EAGER: self._loop(EAGER, Loaded(spec, split, eager).epoch(), LOADER_STEPS),
+            "+ resident data": self._loop("+ resident data", endless(HandWritten(spec, resident, eager)), STEPS),
+            "the engine, eager": self._engine("the engine, eager", Training(spec, 0, resident, eager)),
+            "+ CUDA graph": self._engine("+ CUDA graph", Training(spec, 0, resident, hardware)),
+            "+ compile": self._engine("+ compile", Training(compiled, 0, resident, hardware)),
+        }
+
+    def _loop(self, name: str, losses: Iterator[Tensor], steps: int) -> Callable[[], float]:
+        self.losses[name] = [float(next(losses)) for _ in range(FIRST)]
+
+        def arm() -> float:
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+            for _ in range(steps):
+                next(losses)
+            torch.cuda.synchronize()
+            return (time.perf_counter() - began) / steps
+
+        return arm
+
+    def _engine(self, name: str, training: Training) -> Callable[[], float]:
+        """Whole epochs as the journal has them, without their evaluation."""
+        training.fit(Listening(FIRST))
+        self.losses[name] = training.progress.losses[:FIRST].tolist()
+
+        def arm() -> float:
+            listener = Listening(training.steps - training.progress.step)
+            training.fit(listener)
+            return float(listener.rows[-1]["seconds"]) / training.steps
+
+        return arm
+
+    def check_agreement(self) -> dict[str, float]:
+        """The largest relative difference of each rung's first losses to the eager one's.
+
+        RuntimeError where it is too large.
+        """
+        reference, found = self.losses["+ resident data"], dict[str, float]()
+        for name, losses in self.losses.items():
+            found[name] = max(abs(loss / other - 1) for loss, other in zip(losses, reference, strict=True))
+            if found[name] > AGREE:
+                raise RuntimeError(f"{name} does not train what the eager step trains: {losses}, {reference}")
+        return found
+
+
+def endless(loop: HandWritten) -> Iterator[Tensor]:
+    number = 0
+    while True:
+        number += 1
+        yield from loop.epoch(number)
+
+
+class Loaded(HandWritten):
+    """The eager step on batches that workers load and Pillow transforms, copied to the card step by step."""
+
+    def epoch(self, number: int = 1) -> Iterator[Tensor]:
+        while True:
+            cpu = torch.device("cpu")
+            drawn = augment.draw_epoch(self.spec, self.seed, number, len(self.train), cpu)
+            loader = DataLoader(
+                PillowImages(self.train, drawn, self.spec),
+                batch_size=self.spec.train.batch_size,
+                sampler=drawn.order.tolist(),
+                num_workers=min(8, os.cpu_count() or 1),
+                pin_memory=True,
+            )
+            for step, (images, labels) in enumerate(loader):
+                images, partners, kept = mix_plainly(images, labels, drawn.mix(step))
+                images = images.to(self.hardware.device, memory_format=torch.channels_last, non_blocking=True)
+                yield self.train_on(images, labels.to(self.hardware.device), partners.to(self.hardware.device), kept)
+            number += 1
+
+
+def matrix_product(size: int = 8192) -> float:
+    """FLOP/s of the card's product of two bf16 matrices."""
+    one, other = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    times = []
+    for _ in range(20):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(10):
+            one @ other
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - began) / 10)
+    return 2 * size**3 / statistics.median(times[5:])
+
+
+ONE_RUN = """
+import json, sys, time
+import torch
+from harness.training import device
+from harness.training.loop import Training
+from tests.benchmarks.gpu import subject
+from tests.benchmarks.loops import Listening
+spec, split = subject()
+hardware = device.resolve("cuda", "bf16")
+training = Training(spec, 0, split.to(hardware.device), hardware)
+training.fit(Listening(391))
+print("ready", flush=True)
+sys.stdin.readline()
+began = time.perf_counter()
+training.fit(Listening(3 * 391))
+print(json.dumps({"images_per_second": 3 * 50_000 / (time.perf_counter() - began)}))
+"""
+
+
+def at_once(count: int) -> dict[str, float]:
+    """Images a second of `count` trainings on one card, a process each, evaluation included, all together."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_RUN], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(count)
+    ]
+    for process in processes:
+        assert process.stdout
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    rates = [json.loads(process.communicate()[0])["images_per_second"] for process in processes]
+    return {"images_per_second": sum(rates), "slowest": min(rates)}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from harness.duration import duration
 from harness.errors import HarnessError, Interrupted, RunFailed, StorageError, TimeLimitReached
 from harness.events import Ended, EpochDone, Note, Observer, Started, Stepped
 from harness.judge import judge, judged_set
@@ -25,7 +26,7 @@ from harness.training import checkpoint, device
 from harness.training.data import Split
 from harness.training.evaluate import Evaluation
 from harness.training.loop import Diverged, State, Training
-from harness.training.pace import Pace, duration, probe_images_per_second
+from harness.training.pace import Pace, probe_images_per_second
 
 SLOW = 30 * 60  # seconds of expected training above which the user is told before it begins
 TOLD_EVERY = 0.25  # seconds between step events

@@ -8,7 +8,6 @@ import time
 import torch
 import torch.nn.functional as F
 
-from harness.duration import duration as duration
 from harness.spec.experiment import ExperimentSpec
 from harness.training.device import autocast
 from harness.training.loop import Training

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,10 @@ from harness.options import RunOptions
 from harness.spec.documents import load_experiment
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
-from tests.training.build import StopAfter, timeless
+from harness.training.device import arithmetic, resolve
+from harness.training.graph import GraphedStep
+from harness.training.loop import Training
+from tests.training.build import Recorder, StopAfter, make_spec, make_split, timeless
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,3 +52,48 @@ def test_continuing_is_exact_in_deterministic_mode(folder: Path) -> None:
     folders = [Store(Path(name)).find(whole.run_id) for name in ("whole", "runs")]
     rows = [timeless(Journal(found.journal_path).rows()) for found in folders if found]
     assert rows[0] == rows[1]
+
+
+RECORDED = {
+    "model": {"dropout": 0.1, "stochastic_depth": 0.1},
+    "augment": {"crop": {"padding": 1}, "flip": True, "cutmix": {"probability": 0.5}},
+    "optim": {"schedule": {"kind": "cosine"}, "lookahead": {"k": 2, "alpha": 0.5}, "clip": {"value": 0.5}},
+    "train": {"epochs": 6, "batch_size": 8, "precision": "fp32"},
+}
+
+
+def trained(graphs: bool, sections: dict[str, Any]) -> tuple[Training, list[dict[str, Any]]]:
+    """84 images in batches of 8, the last of them smaller, with steps recorded or not."""
+    hardware = replace(resolve("cuda", "fp32"), graphs=graphs)
+    training = Training(make_spec(**sections), 2, make_split(84).to(hardware.device), hardware)
+    listener = Recorder()
+    with arithmetic(hardware, deterministic=False):
+        assert training.fit(listener) == "completed"
+    return training, listener.rows
+
+
+@pytest.mark.parametrize("optimizer", [{"kind": "sgd", "lr": 0.05, "momentum": 0.9}, {"kind": "adamw", "lr": 0.01}])
+def test_graphs_train_what_eager_steps_train(optimizer: dict[str, Any]) -> None:
+    """Dropout's masks, the learning rate of each step, Lookahead and the mix of each batch included."""
+    sections = {**RECORDED, "optim": {**RECORDED["optim"], "optimizer": optimizer}}
+    (graphed, rows), (eager, expected) = trained(True, sections), trained(False, sections)
+    assert isinstance(graphed.step, GraphedStep)
+    assert {(8, True), (8, False)} <= set(graphed.step.recordings)
+    assert not isinstance(eager.step, GraphedStep)
+    for name in ("train_loss", "val_loss", "lr"):
+        assert [row[name] for row in rows] == pytest.approx([row[name] for row in expected], rel=0.02)
+
+
+def test_a_compiled_network_is_recorded_too() -> None:
+    plain = {"optim": {"schedule": {"kind": "cosine"}}, "train": {**RECORDED["train"], "compile": True}}
+    (graphed, rows), (_, expected) = trained(True, plain), trained(False, plain)
+    assert isinstance(graphed.step, GraphedStep)
+    assert graphed.step.recordings
+    assert [row["val_loss"] for row in rows] == pytest.approx([row["val_loss"] for row in expected], rel=0.02)
+
+
+def test_an_epochs_seconds_are_the_devices() -> None:
+    """Not those that the host took to launch it."""
+    _, rows = trained(True, RECORDED)
+    assert all(row["seconds"] > 0 for row in rows)
+    assert rows[-1]["seconds"] < rows[0]["seconds"]  # the first holds the choice of kernels and the recording

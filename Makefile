@@ -1,11 +1,12 @@
 # make demo    install, then the main job on an embedded data set (about a minute)
 # make test    install, then the tests
 # make lint    style and types
+# make bench   what the engine, the studies and the start cost, in about a quarter of an hour (needs CIFAR-10)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test slow lint clean
+.PHONY: install demo test slow lint bench clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +30,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Threads are torch's own choice here, as for a user: some arms set them themselves.
+bench: install
+	$(BIN)/python -m tests.benchmarks --json bench.json --markdown bench.md
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -25,7 +25,7 @@ from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint, device, guard
 from harness.training.data import Split, load_split
 from harness.training.evaluate import evaluate
-from harness.training.loop import Training
+from harness.training.loop import Training, compiles
 
 
 def run(
@@ -171,6 +171,7 @@ def _new_record(
         "device_name": hardware.name,
         "precision": hardware.precision,
         "threads": hardware.threads,
+        "compiled": compiles(spec, hardware),
         "data_digest": split.digest,
         "planned_seeds": list(options.planned_seeds),
     }

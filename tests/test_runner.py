@@ -79,7 +79,8 @@ def test_a_run_leaves_what_it_promises(spec: ExperimentSpec) -> None:
     assert folder.final.exists()
     assert folder.best.exists()
     assert not folder.last.exists()
-    for key in ("git_commit", "packages", "device", "precision", "threads", "data_digest", "host", "started", "ended"):
+    told = ("git_commit", "packages", "device", "precision", "threads", "compiled", "data_digest", "host", "started")
+    for key in (*told, "ended"):
         assert key in stored["provenance"], key
 
 

@@ -261,6 +261,8 @@ def of_kind(models: tuple[type[BaseModel], ...], value: Any) -> tuple[type[BaseM
 def _choices(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) is Literal:
         return get_args(annotation)
+    if annotation is bool:  # beside words: `auto`, true or false
+        return ("true", "false")
     return tuple(choice for argument in get_args(annotation) for choice in _choices(argument))
 
 

@@ -43,8 +43,9 @@ class Train(Spec):
     deterministic: bool = False
     """On CUDA: deterministic kernels only (slower). On CPU the same thread count already gives the same bits.
     Off: false."""
-    compile: bool = False
-    """Compile the network with torch.compile: other roundings, a wait at the beginning. Off: false."""
+    compile: bool | Literal["auto"] = False
+    """Compile the network with torch.compile: other roundings, a wait at the beginning. `auto`: where it pays, which
+    is in a long training on a GPU (`harness.training.loop.compiles`). Off: false."""
 
 
 class Evaluation(Spec):

@@ -47,6 +47,8 @@ WRONG = [
     ("augment.cutmix.alpha", float("inf"), "inf is not a finite number", ""),
     ("train.epochs", 100.0, "100.0 is not a whole number", "write 100."),
     ("train.epochs", True, "true is not a whole number", ""),
+    ("train.compile", "aut", "'aut' is none of true, false, auto", "did you mean auto?"),
+    ("train.compile", 1, "1 is none of true, false, auto", ""),
     ("train", None, "null is not a mapping (epochs", ""),
     ("train", [1], "[1] is not a mapping", ""),
     ("data.dataset", "cifar-10", "is none of cifar10, cifar100, digits, folder", "did you mean cifar10?"),

@@ -471,6 +471,8 @@ def check_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     for asked in (False, True):
         training = Trace({"train.compile": asked}, 1, monkeypatch).training
     assert compiled == [training.model]
+    Trace({"train.compile": "auto"}, 1, monkeypatch)  # never on a CPU
+    assert compiled == [training.model]
 
 
 def check_guard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
 from harness.training import draws
-from harness.training.loop import Diverged, Training
+from harness.training.device import Hardware
+from harness.training.loop import Diverged, Training, compiles
 from harness.training.model import build_model, initialise
 from harness.training.pace import probe_images_per_second
 from tests.training.build import CPU, Recorder, make_spec, make_split, timeless
 
+ROOT = Path(__file__).parent.parent.parent
 EVERYTHING = {
     "model": {"se": {"reduction": 4}, "dropout": 0.1, "stochastic_depth": 0.2},
     "augment": {
@@ -232,3 +236,19 @@ def test_a_compiled_network_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPa
     again.load_state_dict(begun.saved)
     again.fit(continued)
     assert timeless(begun.rows + continued.rows) == timeless(compiled.rows)
+
+
+def test_compiling_by_itself_is_for_long_trainings_on_a_gpu() -> None:
+    """The published network: not for the 30 epochs of an ablation, but for its 200."""
+
+    def compiled(epochs: int, device: str = "cuda", compile: object = "auto", **train: bool) -> bool:
+        spec = load_experiment(ROOT / "experiments/baseline.yaml")
+        spec = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": epochs, **train})})
+        spec = spec.model_copy(update={"train": spec.train.model_copy(update={"compile": compile})})
+        return compiles(spec, Hardware(torch.device(device), "test", "bf16", 1))
+
+    assert [compiled(epochs) for epochs in (30, 100, 101, 200)] == [False, False, True, True]
+    assert not compiled(200, device="cpu")
+    assert not compiled(200, deterministic=True)
+    assert compiled(1, device="cpu", compile=True)
+    assert not compiled(200, compile=False)

@@ -131,6 +131,25 @@ def check_against_the_reference(names: tuple[str, ...], spec: ExperimentSpec, im
         assert batch.mix is drawn.mix(step)
 
 
+@pytest.mark.parametrize("names", [(), ("rotation",), ("trivial_augment",), tuple(FULL)], ids="+".join)
+@pytest.mark.parametrize("steps", [2, 3, 99])
+def test_batches_are_the_same_however_many_are_made_together(
+    names: tuple[str, ...], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any step on, too, as a continued epoch asks for them."""
+    spec, images = switched_on(*names), make_images(200, (32, 32, 3))
+    drawn = draw_epoch(spec, 3, 1, len(images), CPU)
+    expected = epoch_of(spec, images, drawn)
+    monkeypatch.setitem(augment.TOGETHER, "cpu", steps * spec.train.batch_size * 32 * 32 * 3)
+    together = Batches(spec, images, normaliser(spec))
+    assert together.steps_together == steps
+    for first in (0, 1, 4):
+        batch = together.epoch(drawn)
+        for step in range(first, len(expected)):
+            assert torch.equal(batch(step).images, expected[step].images)
+            assert torch.equal(batch(step).labels, expected[step].labels)
+
+
 def test_full_and_the_spec_know_the_same_toggles() -> None:
     assert list(FULL) == list(Augment.model_fields)
 

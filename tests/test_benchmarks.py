@@ -1,0 +1,95 @@
+"""The benchmarks themselves: their arithmetic, that their arms train the same, and the document that is committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import document, parity, step
+from tests.benchmarks.measuring import Rounds, Unavailable, data_dir, in_turn
+
+REPORTS = Path(__file__).parent.parent / "reports"
+
+
+def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
+    """A slow round slows both arms, and so changes nothing; medians apart would give 4."""
+    rounds = Rounds({"slow": [2.0, 20.0, 8.0], "fast": [1.0, 10.0, 2.0]})
+    assert rounds.ratio("slow", "fast") == 2.0
+    assert (rounds.median("slow"), rounds.minimum("fast")) == (8.0, 1.0)
+
+
+def test_arms_take_turns_and_the_first_round_does_not_count() -> None:
+    called: list[str] = []
+
+    def arm(name: str) -> Callable[[], float]:
+        def run() -> float:
+            called.append(name)
+            return float(len(called))
+
+        return run
+
+    rounds = in_turn({"a": arm("a"), "b": arm("b")}, rounds=2)
+    assert called == ["b", "a", "a", "b", "b", "a"]
+    assert rounds.seconds == {"a": [3.0, 6.0], "b": [4.0, 5.0]}
+
+
+def test_parity_pairs_by_seed() -> None:
+    """Differences 0.01, 0.02, 0.03: mean 0.02, standard error 0.01 / sqrt(3), t(0.975, 2) = 4.3027."""
+    accuracies = {"plain fp32": (0.5, 0.6, 0.7), "engine fp32": (0.51, 0.62, 0.73), "engine bf16": (0.5, 0.6, 0.7)}
+    rows = [
+        {"way": way, "seed": seed, "accuracy": value}
+        for way, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    found = parity.summary(rows[::-1])
+    assert found["seeds"] == [0, 1, 2]
+    differences = {(row["of"], row["to"]): row for row in found["differences"]}
+    one = differences["engine fp32", "plain fp32"]
+    half = 4.302653 * 0.01 / 3**0.5
+    assert one["mean"] == pytest.approx(0.02)
+    assert one["interval"] == pytest.approx([0.02 - half, 0.02 + half])
+    assert differences["engine bf16", "plain fp32"]["mean"] == 0
+    assert found["ways"]["engine fp32"]["sd"] == pytest.approx(0.11)
+    assert parity.summary(rows[1:])["seeds"] == [1, 2]  # a seed that one way lacks is no pair
+
+
+def test_without_the_images_it_is_said_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path))
+    with pytest.raises(Unavailable, match="holds no cifar-10-batches-py: name its folder with HARNESS_DATA_DIR"):
+        data_dir()
+
+
+@pytest.mark.real_data
+def test_the_engine_the_plain_loop_and_the_step_by_hand_train_the_same(
+    cifar10_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(cifar10_dir))
+    arms = step.arms_of("experiments/small.yaml", steps=5)
+    for arm in arms.values():
+        arm()
+    assert max(step.check_agreement(arms).values()) < step.AGREE["bf16"]
+    arms["engine fp32"].losses[3] *= 1.01
+    with pytest.raises(RuntimeError, match="engine fp32 does not train what the plain loop trains"):
+        step.check_agreement(arms)
+
+
+def results() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((REPORTS / "bench.json").read_text())
+    return content
+
+
+def test_the_committed_document_is_what_its_results_give() -> None:
+    assert (REPORTS / "bench.md").read_text() == document.markdown(results())
+
+
+def test_the_results_have_the_keys_that_scripts_rely_on() -> None:
+    found = results()
+    assert {"ratio_default", "ratio_equal_precision", "overhead"} <= found["step"].keys()
+    assert {"ratio", "share_of_step"} <= found["input"].keys()
+    assert {"ratio_default_threads", "ratio_one_thread"} <= found["study"].keys()
+    assert {"help_cpu_seconds", "first_step_seconds"} <= found["start"].keys()
+    assert "share_of_epoch" in found["tracking"]

@@ -192,6 +192,9 @@ def ablate_command(
     study = load_study(file, override or [], seeds)
     console = _console(stderr=as_json)
     options = _run_options(locals())
+    from harness.study import server
+
+    server.start({arm.spec.data.dataset for arm in study.arms}, tracked=wandb != "disabled")  # while this one imports
     from harness.study.ablate import AblateOptions
     from harness.terminal.study import ablate_and_show
 

@@ -83,8 +83,11 @@ def run(
         record = _new_record(spec, seed, run_id, cost, split, hardware, options, earlier)
         teacher = load_network(spec, store, hardware)
         session = Session(spec, record, folder, options, observer, stop, teacher)
-        with device.arithmetic(hardware, spec.train.deterministic):
-            return session.train(split, hardware)
+        try:
+            with device.arithmetic(hardware, spec.train.deterministic):
+                return session.train(split, hardware)
+        finally:
+            device.let_go(hardware)
 
 
 def _with_teacher(spec: ExperimentSpec, options: RunOptions, observer: Observer, stop: Stop) -> ExperimentSpec:

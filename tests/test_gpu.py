@@ -78,22 +78,16 @@ def test_graphs_train_what_eager_steps_train(optimizer: dict[str, Any]) -> None:
     sections = {**RECORDED, "optim": {**RECORDED["optim"], "optimizer": optimizer}}
     (graphed, rows), (eager, expected) = trained(True, sections), trained(False, sections)
     assert isinstance(graphed.step, GraphedStep)
-    assert {(8, True), (8, False)} <= set(graphed.step.recordings)
+    assert {(8, True), (8, False)} <= {(shape[0], mixed) for shape, _, mixed in graphed.step.recordings}
     assert not isinstance(eager.step, GraphedStep)
     for name in ("train_loss", "val_loss", "lr"):
         assert [row[name] for row in rows] == pytest.approx([row[name] for row in expected], rel=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # torch before 2.13 thinks that fp32 is an oversight
 def test_a_compiled_network_is_recorded_too() -> None:
     plain = {"optim": {"schedule": {"kind": "cosine"}}, "train": {**RECORDED["train"], "compile": True}}
     (graphed, rows), (_, expected) = trained(True, plain), trained(False, plain)
     assert isinstance(graphed.step, GraphedStep)
     assert graphed.step.recordings
     assert [row["val_loss"] for row in rows] == pytest.approx([row["val_loss"] for row in expected], rel=0.02)
-
-
-def test_an_epochs_seconds_are_the_devices() -> None:
-    """Not those that the host took to launch it."""
-    _, rows = trained(True, RECORDED)
-    assert all(row["seconds"] > 0 for row in rows)
-    assert rows[-1]["seconds"] < rows[0]["seconds"]  # the first holds the choice of kernels and the recording

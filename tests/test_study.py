@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pytest
 
@@ -21,8 +21,8 @@ from harness.options import RunOptions
 from harness.spec.ablation import Study, load_study
 from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate
-from harness.study.local import Job, preloaded
 from harness.study.plan import make_plan, to_json
+from harness.study.server import preloaded
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
 from tests.conftest import Harness
@@ -319,22 +319,22 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
     ]
 
 
-def jobs_of(study: Study, wandb: Literal["offline", "disabled"], dataset: str = "digits") -> list[Job]:
-    spec = study.base.spec
-    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"dataset": dataset})})
-    return [Job("0" * 10, spec, 0, RunOptions(wandb=wandb))]
+def test_workers_are_forked_with_what_their_runs_use_and_nothing_else() -> None:
+    assert "sklearn.datasets" in preloaded({"digits", "cifar10"}, tracked=False)
+    assert "sklearn.datasets" not in preloaded({"cifar10"}, tracked=False)
+    assert "wandb" in preloaded({"cifar10"}, tracked=True)
+    assert not any(module.startswith("wandb") for module in preloaded({"digits"}, tracked=False))
+    assert "harness.runner" in preloaded(set(), tracked=False)
 
 
-def test_workers_are_forked_with_what_their_runs_use_and_nothing_else(study: Study) -> None:
-    assert "sklearn.datasets" in preloaded(jobs_of(study, "disabled"))
-    assert "sklearn.datasets" not in preloaded(jobs_of(study, "disabled", "cifar10"))
-    assert "wandb" in preloaded(jobs_of(study, "offline"))
-    assert not any(module.startswith("wandb") for module in preloaded(jobs_of(study, "disabled")))
-    assert "harness.runner" in preloaded([])
+def test_the_server_can_be_started_before_torch_is_imported() -> None:
+    """So that both import at the same time, each on its own core."""
+    code = "import sys, harness.study.server; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 PRELOADED = """
-import json, multiprocessing, sys, threading
+import json, sys, threading
 
 def look(connection):
     before = set(sys.modules)
@@ -343,23 +343,54 @@ def look(connection):
     connection.send([sorted(set(sys.modules) - before), threads, torch_is_there])
 
 from pathlib import Path
-from typing import Literal
 from harness.options import RunOptions
 from harness.spec.documents import load_experiment
-from harness.study.local import Job, preloaded
+from harness.study import server
 
 threads, torch_is_there = threading.active_count(), "torch" in sys.modules
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context("forkserver")
-    job = Job("0" * 10, load_experiment(Path("tiny.yaml")), 0, RunOptions(wandb="offline"))
-    context.set_forkserver_preload(preloaded([job]))
+    context = server.start({"digits"}, tracked=True)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=look, args=(sender,))
     process.start()
     print(json.dumps(receiver.recv()))
     process.join()
 """
+
+
+INTERRUPTED = """
+import signal, sys, time
+from harness.study import server
+
+def look(connection):
+    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    server.heed_interrupts()
+    connection.send([blocked, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])])
+
+if __name__ == "__main__":
+    context = server.start({"digits"}, tracked=False)
+    print("importing", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        receiver, sender = context.Pipe(duplex=False)
+        context.Process(target=look, args=(sender,)).start()
+        print(receiver.recv())
+"""
+
+
+def test_ctrl_c_while_the_server_imports_is_no_traceback(folder: Path) -> None:
+    """It reaches every process of the terminal; the server goes on, and its children heed it again."""
+    (folder / "interrupted.py").write_text(INTERRUPTED)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "interrupted.py"], start_new_session=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (out, err) == ("[True, False]\n", "")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from harness.options import RunOptions
 from harness.runner import check_same_hardware, claim, set_aside
 from harness.spec.ablation import Study
 from harness.stop import Stop
+from harness.study import server
 from harness.study.local import Job, execute, threads_per_worker
 from harness.study.plan import Plan, PlannedRun, make_plan
 from harness.tracking.record import FINISHED
@@ -62,6 +63,7 @@ def ablate(
     options = options or AblateOptions()
     stop = stop or Stop(options.run.time_limit)
     store = Store(options.run.runs_dir)
+    server.start({arm.spec.data.dataset for arm in study.arms}, tracked=options.run.wandb != "disabled")
     plan = train_teachers(study, options, observer, stop)
     study = plan.study
     chosen = runs_to_do(plan, options)

@@ -5,7 +5,6 @@ A run that raises, diverges or is killed ends its own process only; the others g
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -21,6 +20,7 @@ from harness.options import RunOptions
 from harness.runner import run
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
+from harness.study import server
 
 GRACE = 30.0  # seconds a worker has to save its state after it was told to stop
 
@@ -59,8 +59,8 @@ def execute(
         The status of every job that was started, by run id: a record's status, "busy" where another
         process has the run, or "refused" where it could not be started at all.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(preloaded(jobs))
+    datasets = {job.spec.data.dataset for job in jobs}
+    context = server.start(datasets, tracked=any(job.options.wandb != "disabled" for job in jobs))
     waiting, working, statuses = list(jobs), list[_Worker](), dict[str, str]()
     stopping = False
     try:
@@ -77,20 +77,6 @@ def execute(
     finally:
         _kill(working)
     return statuses
-
-
-def preloaded(jobs: Sequence[Job]) -> list[str]:
-    """What the server imports once, so that the processes it forks have it at once: all that any of these runs uses.
-
-    Importing starts no thread and opens no CUDA context, so forking is safe. torch's optimizers import its compiler
-    when the first is made, wandb its launcher when a run begins: a second each that no run has to wait for.
-    """
-    modules = ["harness.runner", "torch._dynamo"]
-    if any(job.spec.data.dataset == "digits" for job in jobs):
-        modules.append("sklearn.datasets")
-    if any(job.options.wandb != "disabled" for job in jobs):
-        modules += ["wandb", "wandb.sdk.launch.inputs.internal", "requests"]
-    return modules
 
 
 def _is_failure(status: str) -> bool:
@@ -111,6 +97,7 @@ def _start(context: Any, job: Job) -> _Worker:
 
 def _work(job: Job, sender: Connection) -> None:
     """In the worker: one run, its events sent to the parent; a parent that is gone stops the run."""
+    server.heed_interrupts()
     stop = Stop(job.options.time_limit)
 
     def send(event: Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +114,13 @@ def arithmetic(hardware: Hardware, deterministic: bool) -> Iterator[None]:
         cudnn.benchmark = before[0]
         torch.use_deterministic_algorithms(before[1])
         cudnn.allow_tf32 = before[2]
+
+
+def let_go(hardware: Hardware) -> None:
+    """Free a GPU of a training that is over: its recordings and itself hold each other until Python looks for that."""
+    if hardware.kind == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def autocast(hardware: Hardware) -> torch.autocast:

@@ -22,6 +22,9 @@ WARM_UP = 3
 """Eager calls before one is recorded: by then buffers exist, kernels are chosen, compilation is done."""
 LEAD = 32
 """Steps that the host may be ahead of the device."""
+AFFORDABLE = 0.4
+"""Share of the device's memory up to which a training is recorded. Recordings keep what a step needs to themselves, so
+eager steps beside them need as much once more; and a step this large is not bound by its launches."""
 
 Result = TypeVar("Result")
 Step = Callable[[Batch, Tensor | None], tuple[Tensor, Tensor]]
@@ -35,6 +38,12 @@ class Recorder(Protocol):
 
         Recording need not execute anything, so the first replay is to follow.
         """
+
+    def is_affordable(self) -> bool:
+        """Whether there is memory for recordings beside what was in use so far."""
+
+    def forget(self) -> None:
+        """What was recorded is not replayed any more."""
 
 
 class CudaRecorder:
@@ -53,6 +62,13 @@ class CudaRecorder:
         self.pool = graph.pool()
         return graph.replay, result
 
+    def is_affordable(self) -> bool:
+        _, total = torch.cuda.mem_get_info()
+        return torch.cuda.max_memory_allocated() < AFFORDABLE * total
+
+    def forget(self) -> None:
+        self.pool = None
+
 
 class GraphedCall:
     """A function without arguments or result that works on fixed tensors: eager at first, then replayed."""
@@ -64,7 +80,7 @@ class GraphedCall:
 
     def __call__(self) -> None:
         self.calls += 1
-        if self.calls <= WARM_UP:
+        if self.calls <= WARM_UP or not (self.replay or self.record.is_affordable()):
             self.function()
             return
         if self.replay is None:
@@ -73,7 +89,9 @@ class GraphedCall:
 
 
 class GraphedStep:
-    """A training step: eager at first, then replayed, with one recording per size of batch, mixed or not.
+    """A training step: eager at first, then replayed, with one recording per layout of images, mixed or not.
+
+    Eager to its end where recordings would need more memory than there is.
 
     Calls are as of the step itself. What they return is overwritten by the next call.
     """
@@ -84,11 +102,13 @@ class GraphedStep:
         self.recordings: dict[Hashable, _Recording] = {}
 
     def __call__(self, batch: Batch, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-        kind = len(batch.labels), batch.mix is not None
+        kind = tuple(batch.images.shape), batch.images.stride(), batch.mix is not None
         self.calls[kind] += 1
         if self.calls[kind] <= WARM_UP:
             return self.step(batch, kept)
         if kind not in self.recordings:
+            if not self.record.is_affordable():
+                return self.step(batch, kept)
             self.recordings[kind] = _Recording(self.step, batch, kept, self.record)
         return self.recordings[kind].replay_on(batch, kept)
 
@@ -123,17 +143,24 @@ def _fixed(batch: Batch) -> Batch:
     return Batch(batch.images.clone(), batch.labels.clone(), mix, batch.indices)
 
 
+def work_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """On CUDA a stream to train on: the default one can't be recorded. One a training, since memory belongs to it."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
+
+
 @contextmanager
-def work_stream(device: torch.device) -> Iterator[None]:
-    """On CUDA, a stream of its own, as recording needs it; elsewhere nothing."""
-    if device.type != "cuda":
+def working_on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Everything in the block is done on `stream`, after what came before it and before what comes after."""
+    if stream is None:
         yield
         return
-    stream, before = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    before = torch.cuda.current_stream(stream.device)
     stream.wait_stream(before)
-    with torch.cuda.stream(stream):
-        yield
-    before.wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        before.wait_stream(stream)
 
 
 class Lead:

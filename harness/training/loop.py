@@ -22,7 +22,7 @@ from harness.training.checkpoint import MEMORY_FORMAT
 from harness.training.data import Split
 from harness.training.device import Hardware, autocast
 from harness.training.evaluate import evaluate
-from harness.training.graph import CudaRecorder, GraphedCall, GraphedStep, Lead, Recorder, Step, work_stream
+from harness.training.graph import CudaRecorder, GraphedCall, GraphedStep, Lead, Recorder, Step, work_stream, working_on
 from harness.training.guard import cost
 from harness.training.loss import objective
 from harness.training.model import ResNet, build_model, draw_kept, initialise
@@ -101,9 +101,9 @@ class Training:
         self.average = optim.Average(spec.optim.ema, self.model) if spec.optim.ema else None
         if compiles(spec, hardware):
             torch.compiler.reset()  # or what is compiled would depend on the networks before it in this process
-            self.model.compile()
+            self.model.compile(dynamic=False)  # one network for any size of batch would be slower for all of them
         self.normalise = Normaliser.of(spec.dataset.mean, spec.dataset.std, device)
-        self.lead = Lead(device)
+        self.lead, self.stream = Lead(device), work_stream(device)
         self.step: Step = self._step
         if hardware.graphs and not spec.train.deterministic:
             self.record_with(CudaRecorder())
@@ -117,6 +117,7 @@ class Training:
 
     def record_with(self, record: Recorder) -> None:
         """Record steps, once they are warm, and replay them from then on; what was recorded before is dropped."""
+        record.forget()
         optim.hold_settings(self.optimizer, self.hardware.device)
         self.step = GraphedStep(self._step, record)
         if self.lookahead:
@@ -130,7 +131,7 @@ class Training:
         """
         if self.spec.loss.distill and self.teacher is None:
             raise ValueError(f"{self.spec.name} learns from a teacher, and none was given")
-        with work_stream(self.hardware.device):
+        with working_on(self.stream):
             return self._fit(listener)
 
     def _fit(self, listener: Listener) -> Literal["completed", "stopped_early", "interrupted"]:
@@ -168,12 +169,14 @@ class Training:
             if self.lookahead:
                 self.lookahead.step()
             if self.average:
-                self.average.update(self.model)
+                self.average.update()
             at.step += 1
             self.lead.step_launched()
             at.seconds = time.perf_counter() - clock
             listener.step_done(at.epoch, at.step, self.steps)
             if at.step < self.steps and (listener.wants_save() or listener.stop_asked()):
+                self.lead.wait()
+                at.seconds = time.perf_counter() - clock
                 self._check_finite()
                 listener.save(self.state_dict())
                 if listener.stop_asked():
@@ -265,6 +268,7 @@ class Training:
         """Stand where `state` was saved."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        optim.free_settings(self.optimizer)  # the state may be of a recorded training, and this one be eager
         self.learning_rate.load_state_dict(state["learning_rate"])
         if self.lookahead:
             self.lookahead.load_state_dict(state["lookahead"])

@@ -56,6 +56,14 @@ def hold_settings(optimizer: torch.optim.Optimizer, device: torch.device) -> Non
             group["capturable"] = True
 
 
+def free_settings(optimizer: torch.optim.Optimizer) -> None:
+    """What `hold_settings` did undone: plain numbers, of a float's full precision once they are next set."""
+    for group in optimizer.param_groups:
+        group["lr"] = float(group["lr"])
+        if "capturable" in group:
+            group["capturable"] = False
+
+
 def clip_gradients(clip: spec.Clip, parameters: list[nn.Parameter]) -> None:
     """Clip in place: the global L2 norm of all gradients, or each element."""
     if clip.kind == "norm":
@@ -116,12 +124,13 @@ class Average:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.updates = 0
         self._follow = get_ema_multi_avg_fn(ema.decay)
+        self._own, self._followed = _tensors(self.module), _tensors(model)  # both are only ever changed in place
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """To be called after each step, once the model holds the weights that are to be averaged."""
-        averages, copies = _tensors(self.module)
-        currents, counters = _tensors(model)
+        averages, copies = self._own
+        currents, counters = self._followed
         if self.updates:
             self._follow(averages, currents, None)
         else:

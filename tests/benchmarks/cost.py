@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from harness.training import device
 from harness.training.data import load_split
 from harness.training.loop import Training
 from tests.benchmarks.loops import Listening
-from tests.benchmarks.measuring import ROOT, data_dir
+from tests.benchmarks.measuring import ROOT, data_dir, peak_memory
 
 WIDTHS = [{"width": width, "steps": 8} for width in (8, 16, 32, 64)]
 BATCHES = [{"batch-size": size, "steps": 8} for size in (32, 64, 128, 256, 512)]
@@ -73,7 +72,7 @@ def train(width: int, batch_size: int, images: int, steps: int) -> dict[str, Any
         "seconds_per_step": seconds / done,
         "seconds": seconds,
         "images_per_second": (done * batch_size if steps else images) / seconds,
-        "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "max_rss_bytes": peak_memory(),
     }
 
 

@@ -34,11 +34,15 @@ def _intro(results: dict[str, Any]) -> str:
     bf16 = "with" if machine["cpu_computes_bf16"] else "without"
     where = f"{machine['cores']} cores of {machine['cpu']} ({bf16} bf16), torch {machine['torch']}"
     text = (
-        f"# Benchmarks\n\nMeasured with `make bench` on {where}, Python {machine['python']}, no GPU. Arms take turns "
-        "within one run; a ratio is the median over at least five rounds of the ratios within a round, where a section "
-        "says nothing else. Nothing here passes or fails by time.\n\n"
+        f"# Benchmarks\n\nMeasured with `make bench` on {where}, Python {machine['python']}{_card(results)}. Arms take "
+        "turns within one run; a ratio is the median over at least five rounds of the ratios within a round, where a "
+        "section says nothing else. Nothing here passes or fails by time.\n\n"
     )
     return text + _table(["what", "measured"], _summary(results))
+
+
+def _card(results: dict[str, Any]) -> str:
+    return f", and one {results['gpu']['card']}" if "gpu" in results else ", no GPU"
 
 
 def _summary(results: dict[str, Any]) -> list[tuple[str, str]]:
@@ -61,6 +65,11 @@ def _summary(results: dict[str, Any]) -> list[tuple[str, str]]:
         rows += [
             ("a study against two processes with default threads", _times(study["ratio_default_threads"])),
             ("a study against two processes with one thread", _times(study["ratio_one_thread"])),
+        ]
+    if gpu := results.get("gpu"):
+        rows += [
+            (f"an epoch of the published network, {name}", _seconds(row["seconds_per_epoch"]))
+            for name, row in gpu["ladder"].items()
         ]
     if start := results.get("start"):
         rows += [

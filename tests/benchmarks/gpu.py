@@ -28,13 +28,16 @@ from harness.training import augment, device
 from harness.training.data import Split, load_split
 from harness.training.guard import cost
 from harness.training.loop import Training
-from tests.benchmarks.loops import HandWritten, Listening, PillowImages, mix_plainly
+from harness.training.mixing import mix_images
+from tests.benchmarks.loops import HandWritten, Listening, PillowImages
 from tests.benchmarks.measuring import ROOT, ROUNDS, Unavailable, data_dir, in_turn
 
 EAGER = "eager, loaded by 8 workers"
 FIRST = 5  # steps whose losses are compared
 STEPS = 391
-LOADER_STEPS = 60
+LOADER_STEPS = 40
+WORKERS = 8
+LOADED_AHEAD = 3 * WORKERS  # batches; DataLoader loads two for each worker
 AGREE = 0.05  # relative, of the losses of the first steps in bf16
 AT_ONCE = (1, 2, 4)
 STEM_MACS = 3 * 64 * 9 * 32 * 32
@@ -45,8 +48,10 @@ def measure(rounds: int = ROUNDS) -> dict[str, Any]:
     if not torch.cuda.is_available():
         raise Unavailable("there is no CUDA device")
     spec, split = subject()
-    ladder = Ladder(spec, split)
-    measured = in_turn(ladder.arms, rounds)
+    with device.arithmetic(device.resolve("cuda", "bf16"), deterministic=False):
+        ladder = Ladder(spec, split)
+        agreement = ladder.check_agreement()
+        measured = in_turn(ladder.arms, rounds)
     product = matrix_product()
     work = 2 * (3 * cost(spec).macs - STEM_MACS)
     batch = spec.train.batch_size
@@ -67,7 +72,7 @@ def measure(rounds: int = ROUNDS) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "matrix_product_tflops": product / 1e12,
         "ladder": rows,
-        "loss_differences": ladder.check_agreement(),
+        "loss_differences": agreement,
         "at_once": {str(count): at_once(count) for count in AT_ONCE},
     }
 
@@ -88,17 +93,19 @@ class Ladder:
         compiled = spec.model_copy(update={"train": spec.train.model_copy(update={"compile": True})})
         self.losses: dict[str, list[float]] = {}
         self.arms: dict[str, Callable[[], float]] = {
-            EAGER: self._loop(EAGER, Loaded(spec, split, eager).epoch(), LOADER_STEPS),
+            EAGER: self._loop(EAGER, Loaded(spec, split, eager).epoch(), LOADER_STEPS, loaded_ahead=LOADED_AHEAD),
             "+ resident data": self._loop("+ resident data", endless(HandWritten(spec, resident, eager)), STEPS),
             "the engine, eager": self._engine("the engine, eager", Training(spec, 0, resident, eager)),
             "+ CUDA graph": self._engine("+ CUDA graph", Training(spec, 0, resident, hardware)),
             "+ compile": self._engine("+ compile", Training(compiled, 0, resident, hardware)),
         }
 
-    def _loop(self, name: str, losses: Iterator[Tensor], steps: int) -> Callable[[], float]:
+    def _loop(self, name: str, losses: Iterator[Tensor], steps: int, loaded_ahead: int = 0) -> Callable[[], float]:
         self.losses[name] = [float(next(losses)) for _ in range(FIRST)]
 
         def arm() -> float:
+            for _ in range(loaded_ahead):  # what was loaded while other arms had their turn is no work of this one
+                next(losses)
             torch.cuda.synchronize()
             began = time.perf_counter()
             for _ in range(steps):
@@ -147,17 +154,23 @@ class Loaded(HandWritten):
         while True:
             cpu = torch.device("cpu")
             drawn = augment.draw_epoch(self.spec, self.seed, number, len(self.train), cpu)
+            mixes = augment.draw_epoch(self.spec, self.seed, number, len(self.train), self.hardware.device)
             loader = DataLoader(
                 PillowImages(self.train, drawn, self.spec),
                 batch_size=self.spec.train.batch_size,
                 sampler=drawn.order.tolist(),
-                num_workers=min(8, os.cpu_count() or 1),
+                num_workers=min(WORKERS, os.cpu_count() or 1),
                 pin_memory=True,
             )
             for step, (images, labels) in enumerate(loader):
-                images, partners, kept = mix_plainly(images, labels, drawn.mix(step))
                 images = images.to(self.hardware.device, memory_format=torch.channels_last, non_blocking=True)
-                yield self.train_on(images, labels.to(self.hardware.device), partners.to(self.hardware.device), kept)
+                labels = labels.to(self.hardware.device, non_blocking=True)
+                mix = mixes.mix(step)
+                if mix:
+                    images, kept = mix_images(images, mix), mix.kept
+                    yield self.train_on(images, labels, labels[mix.partner], kept)
+                else:
+                    yield self.train_on(images, labels, labels, 1.0)
             number += 1
 
 
@@ -180,33 +193,32 @@ import json, sys, time
 import torch
 from harness.training import device
 from harness.training.loop import Training
+from harness.training.mixing import mix_images
 from tests.benchmarks.gpu import subject
 from tests.benchmarks.loops import Listening
 spec, split = subject()
 hardware = device.resolve("cuda", "bf16")
-training = Training(spec, 0, split.to(hardware.device), hardware)
-training.fit(Listening(391))
-print("ready", flush=True)
-sys.stdin.readline()
-began = time.perf_counter()
-training.fit(Listening(3 * 391))
+with device.arithmetic(hardware, deterministic=False):
+    training = Training(spec, 0, split.to(hardware.device), hardware)
+    training.fit(Listening(391))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began = time.perf_counter()
+    training.fit(Listening(3 * 391))
 print(json.dumps({"images_per_second": 3 * 50_000 / (time.perf_counter() - began)}))
 """
 
 
 def at_once(count: int) -> dict[str, float]:
     """Images a second of `count` trainings on one card, a process each, evaluation included, all together."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONE_RUN], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(count)
-    ]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "HARNESS_DATA_DIR": str(data_dir().resolve())}
+    command = [sys.executable, "-c", ONE_RUN]
+    processes: list[Any] = [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for _ in range(count)]
     for process in processes:
-        assert process.stdout
-        process.stdout.readline()
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"one of {count} runs at once ended with {process.wait()}")
     for process in processes:
-        assert process.stdin
         process.stdin.write("go\n")
         process.stdin.flush()
     rates = [json.loads(process.communicate()[0])["images_per_second"] for process in processes]

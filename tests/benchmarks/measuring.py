@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -73,6 +74,19 @@ def timed(function: Callable[[], object]) -> Callable[[], float]:
     return arm
 
 
+def peak_memory(process: int | str = "self") -> int:
+    """Largest resident memory of a process so far, bytes; 0 once it has ended.
+
+    As /proc has it: what `wait4` and `getrusage` tell of a child is at least what its parent had when it was started.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return 1024 * int(found[1]) if found else 0
+
+
 @dataclass(frozen=True)
 class Process:
     """What a process took: seconds from start to end, seconds of CPU, largest resident memory in bytes."""
@@ -93,12 +107,18 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
         cwd=ROOT,
     )
     said = _collect(process)
-    _, status, usage = os.wait4(process.pid, 0)
+    memory = 0
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        memory = max(memory, peak_memory(process.pid))
+        time.sleep(0.005)
     wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said()}")
-    return Process(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Process(wall, usage.ru_utime + usage.ru_stime, memory)
 
 
 def _collect(process: subprocess.Popen[bytes]) -> Callable[[], str]:

@@ -9,18 +9,14 @@ the machine. What keeps the numbers low is tested in tests/test_imports.py and t
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.spec.ablation import Study, load_study
 from harness.tracking.store import Store
+from tests.benchmarks.measuring import Process, harness, run
 from tests.reporting.synthetic import ARMS, BASE, make_record, make_rows
 
 LIMITS = {
@@ -62,29 +58,9 @@ def measure() -> dict[str, float]:
         }
 
 
-@dataclass(frozen=True)
-class Cost:
-    """One process: seconds from start to end, seconds of CPU (user and system), largest resident memory in bytes."""
-
-    wall: float
-    cpu: float
-    memory: float
-
-
-def _run(*arguments: str) -> Cost:
+def _run(*arguments: str) -> Process:
     """`harness` with these arguments, in a process of its own."""
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "harness.cli", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr
-    said = process.stderr.read().decode()
-    process.stderr.close()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"harness {' '.join(arguments)}: exit {process.returncode}\n{said}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(time.perf_counter() - began, used.ru_utime + used.ru_stime, float(used.ru_maxrss * unit))
+    return run(harness(*arguments))
 
 
 # --- 1,000 runs in 10 arms ----------------------------------------------------------------------

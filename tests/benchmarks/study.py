@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.benchmarks.measuring import ROOT, ROUNDS, in_turn
 
-EPOCHS = 25
+EPOCHS = 6
 BASE = f"""
 name: tiny
 model: {{depths: [1, 1, 1], width: 16, se: {{placement: stem, reduction: 4}}}}

@@ -44,7 +44,13 @@ class Tracer:
 
     def __init__(self, state: Callable[[], Iterable[Tensor]]):
         self.state = state
-        self.recorded = 0
+        self.recorded, self.affordable = 0, True
+
+    def is_affordable(self) -> bool:
+        return self.affordable
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
     def __call__(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         before, random = [(tensor, tensor.detach().clone()) for tensor in self.state()], torch.get_rng_state()
@@ -110,10 +116,33 @@ def test_one_recording_per_size_of_batch_mixed_or_not_and_one_of_lookahead() -> 
     fit(training)
     assert isinstance(training.step, GraphedStep)
     # the smaller batch comes once an epoch: of its two kinds at most one is warm after five
-    kinds = set(training.step.recordings)
+    kinds = {(shape[0], mixed) for shape, _, mixed in training.step.recordings}
     assert {(8, True), (8, False)} <= kinds <= {(8, True), (8, False), (4, True), (4, False)}
-    assert training.step.record.recorded == len(kinds) + 1  # type: ignore[attr-defined]
-    assert all(calls <= graph.WARM_UP for kind, calls in training.step.calls.items() if kind not in kinds)
+    assert training.step.record.recorded == len(training.step.recordings) + 1  # type: ignore[attr-defined]
+    assert len(training.step.recordings) == len(kinds)
+    cold = set(training.step.calls) - set(training.step.recordings)
+    assert all(training.step.calls[kind] <= graph.WARM_UP for kind in cold)
+
+
+def test_a_training_too_large_to_be_recorded_stays_eager() -> None:
+    eager, graphed = (make_training(ALL, graphed) for graphed in (False, True))
+    assert isinstance(graphed.step, GraphedStep)
+    graphed.step.record.affordable = False  # type: ignore[attr-defined]
+    assert timeless(fit(graphed).rows) == timeless(fit(eager).rows)
+    assert graphed.step.record.recorded == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("sections", [ALL, ADAMW], ids=["sgd", "adamw"])
+def test_an_eager_training_goes_on_from_a_recorded_ones_state(sections: dict[str, Any]) -> None:
+    """With plain numbers for settings: a run may continue on a device, or in a mode, that records nothing."""
+    graphed, eager = make_training(sections, True), make_training(sections, False)
+    saved = fit(graphed, stop_after=30).saved
+    assert saved
+    eager.load_state_dict(torch.load(io.BytesIO(checkpoint.serialise(saved)), weights_only=True))
+    groups = eager.optimizer.param_groups
+    assert all(isinstance(group["lr"], float) and not group.get("capturable") for group in groups)
+    rows, expected = fit(eager).rows, fit(make_training(sections, False)).rows
+    assert [row["val_loss"] for row in rows] == pytest.approx([row["val_loss"] for row in expected[2:]], rel=1e-3)
 
 
 @pytest.mark.parametrize("stop_after", [3, 14, 30])

@@ -363,10 +363,10 @@ def averaged_training(decay: float, told: Callable[[nn.Module, optim.Average], N
     for step in range(STEPS):
         if step == 7:
             state = saved_and_read(average.state_dict())
-            average = optim.Average(spec.Ema(decay=decay), make_network(torch.float64))
+            average = optim.Average(spec.Ema(decay=decay), trained.network)
             average.load_state_dict(state)
         trained.step(step)
-        average.update(trained.network)
+        average.update()
         told(trained.network, average)
     return average
 

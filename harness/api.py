@@ -1,24 +1,60 @@
-"""The harness in a notebook: the same as the commands, as functions."""
+"""The harness in a notebook: the same as the commands, as functions.
+
+torch is imported by the functions that need it, and after the server that a study's runs are forked from was started.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness import reporting
-from harness.reporting import StudyReport
-from harness.runner import run
+from harness.events import Observer, silent
+from harness.options import AblateOptions, RunOptions
 from harness.spec.ablation import Study
 from harness.spec.ablation import load_study as load_ablation
 from harness.spec.documents import load_experiment
-from harness.study.ablate import ablate
-from harness.teacher import resolve_study
+from harness.spec.experiment import ExperimentSpec
+from harness.stop import Stop
+from harness.tracking.record import Record
 from harness.tracking.store import Store
+
+if TYPE_CHECKING:
+    from harness.reporting import StudyReport
+    from harness.study.ablate import Outcome
 
 __all__ = ["ablate", "load_ablation", "load_experiment", "report", "run"]
 
 
+def run(
+    spec: ExperimentSpec,
+    seed: int | None = None,
+    options: RunOptions | None = None,
+    observer: Observer = silent,
+    stop: Stop | None = None,
+) -> Record:
+    """Train one experiment: `harness.runner.run`."""
+    from harness import runner
+
+    return runner.run(spec, seed, options, observer, stop)
+
+
+def ablate(
+    study: Study, options: AblateOptions | None = None, observer: Observer = silent, stop: Stop | None = None
+) -> Outcome:
+    """Run what is missing of a study: `harness.study.ablate.ablate`."""
+    from harness.study import server
+
+    server.start(tracked=options is None or options.run.wandb != "disabled")
+    from harness.study import ablate as studies
+
+    return studies.ablate(study, options, observer, stop)
+
+
 def report(study: Study, runs_dir: Path = Path("runs"), output: Path | None = None) -> StudyReport:
     """Build a study's report from the records in `runs_dir`; with `output`, write it there (.md) with its figures."""
+    from harness import reporting
+    from harness.teacher import resolve_study
+
     store = Store(runs_dir)
     built = reporting.build(resolve_study(study, store), store)
     if output is not None:

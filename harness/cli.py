@@ -194,8 +194,8 @@ def ablate_command(
     options = _run_options(locals())
     from harness.study import server
 
-    server.start({arm.spec.data.dataset for arm in study.arms}, tracked=wandb != "disabled")  # while this one imports
-    from harness.study.ablate import AblateOptions
+    server.start(tracked=wandb != "disabled")  # while this one imports
+    from harness.options import AblateOptions
     from harness.terminal.study import ablate_and_show
 
     outcome = ablate_and_show(study, AblateOptions(options, jobs, retry_failed, fail_fast), console)

@@ -1,4 +1,4 @@
-"""Where and how a run is made: nothing here is part of its identity."""
+"""Where and how runs are made, one or a study of them: nothing here is part of their identity."""
 
 from __future__ import annotations
 
@@ -34,3 +34,13 @@ class RunOptions:
     planned_seeds: tuple[int, ...] = ()
     continue_with: str = "run the same command again"
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
+
+
+@dataclass(frozen=True)
+class AblateOptions:
+    """How to go through a study; `run` holds what each of its runs is given."""
+
+    run: RunOptions = field(default_factory=RunOptions)
+    jobs: int = 1
+    retry_failed: bool = False
+    fail_fast: bool = False

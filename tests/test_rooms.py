@@ -32,7 +32,7 @@ MAY_IMPORT = {
         "duration", "errors", "events", "options", "reporting", "spec", "stop", "study", "teacher",
         "tracking", "training", "",
     },
-    "api": {"options", "reporting", "runner", "spec", "study", "teacher", "tracking", ""},
+    "api": {"events", "options", "reporting", "runner", "spec", "stop", "study", "teacher", "tracking", ""},
     "": {"api"},
 }  # fmt: skip
 NO_TORCH = {"duration", "errors", "events", "stop", "spec", "tracking", "reporting", "options"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness import reporting
@@ -21,10 +23,12 @@ from harness.options import RunOptions
 from harness.spec.ablation import Study, load_study
 from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate
+from harness.study.local import Job, Worker
 from harness.study.plan import make_plan, to_json
 from harness.study.server import preloaded
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
+from harness.training import data
 from tests.conftest import Harness
 from tests.training.build import timeless
 
@@ -320,16 +324,14 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
 
 
 def test_workers_are_forked_with_what_their_runs_use_and_nothing_else() -> None:
-    assert "sklearn.datasets" in preloaded({"digits", "cifar10"}, tracked=False)
-    assert "sklearn.datasets" not in preloaded({"cifar10"}, tracked=False)
-    assert "wandb" in preloaded({"cifar10"}, tracked=True)
-    assert not any(module.startswith("wandb") for module in preloaded({"digits"}, tracked=False))
-    assert "harness.runner" in preloaded(set(), tracked=False)
+    assert "wandb" in preloaded(tracked=True)
+    assert not any(module.startswith("wandb") for module in preloaded(tracked=False))
+    assert {"harness.runner", "torch._dynamo"} <= set(preloaded(tracked=False))
 
 
 def test_the_server_can_be_started_before_torch_is_imported() -> None:
     """So that both import at the same time, each on its own core."""
-    code = "import sys, harness.study.server; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.study.server, harness.api; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -350,13 +352,25 @@ from harness.study import server
 threads, torch_is_there = threading.active_count(), "torch" in sys.modules
 
 if __name__ == "__main__":
-    context = server.start({"digits"}, tracked=True)
+    context = server.start(tracked=True)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=look, args=(sender,))
     process.start()
     print(json.dumps(receiver.recv()))
     process.join()
 """
+
+
+def test_a_worker_heeds_an_interrupt_of_its_own(study: Study) -> None:
+    """Although the server that it was forked from is deaf to it: a second Ctrl-C is to end it at once."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Stepped):
+            for child in multiprocessing.active_children():
+                os.kill(int(child.pid or 0), signal.SIGINT)
+
+    outcome = ablate(study, AblateOptions(RUN), interrupt)
+    assert set(outcome.statuses.values()) == {"interrupted"}
 
 
 INTERRUPTED = """
@@ -369,7 +383,7 @@ def look(connection):
     connection.send([blocked, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])])
 
 if __name__ == "__main__":
-    context = server.start({"digits"}, tracked=False)
+    context = server.start(tracked=False)
     print("importing", flush=True)
     try:
         time.sleep(60)
@@ -395,11 +409,39 @@ def test_ctrl_c_while_the_server_imports_is_no_traceback(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_imports_hardly_anything_itself(folder: Path) -> None:
-    """The server has torch, its compiler, scikit-learn and wandb already, and no thread beside the main one."""
+    """The server has torch, its compiler and wandb already, and no thread beside the main one."""
     (folder / "look.py").write_text(PRELOADED)
     done = subprocess.run([sys.executable, "look.py"], capture_output=True, text=True, check=True)
     imported, threads, torch_is_there = json.loads(done.stdout)
     assert (threads, torch_is_there) == (1, True)
-    heavy = ("torch._dynamo", "sympy", "sklearn.datasets", "wandb", "scipy", "pandas", "requests", "torchvision")
+    heavy = ("torch._dynamo", "sympy", "sklearn", "wandb", "scipy", "pandas", "requests", "torchvision")
     assert [name for name in heavy if name in imported] == []
     assert len(imported) < 60, imported
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "left", "holds"),
+    [("cpu", 1, 0.4, False), ("cpu", 1, 0.6, True), ("cpu", 2, 0.4, True), ("cuda:0", 1, 0.4, True)],
+)
+def test_only_a_run_of_one_cpu_thread_makes_room_before_its_end(
+    study: Study, device: str, threads: int, left: float, holds: bool
+) -> None:
+    receiver, _ = multiprocessing.Pipe(duplex=False)
+    job = Job("0" * 10, study.base.spec, 0, RunOptions(device=device, threads=threads))
+    worker = Worker(job, multiprocessing.Process(), receiver)
+    assert worker.holds_its_slot  # nothing is known of its time yet
+    worker.seconds_left = left
+    assert worker.holds_its_slot is holds
+
+
+def test_there_is_never_more_at_once_than_a_next_run_for_each_slot(study: Study) -> None:
+    counts: list[int] = []
+    ablate(study, AblateOptions(RUN, jobs=1), lambda event: counts.append(len(multiprocessing.active_children())))
+    assert max(counts) <= 2
+
+
+def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from its file without importing it, and from itself where the file is not where it was."""
+    own = data._digits_table()
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    assert np.array_equal(own, data._digits_table())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import InputError, Interrupted, Problem, RunFailed, TimeLimitReached
 from harness.events import Ended, Event, Note, Observer, silent, unbreakable
-from harness.options import RunOptions
+from harness.options import AblateOptions, RunOptions
 from harness.runner import check_same_hardware, claim, set_aside
 from harness.spec.ablation import Study
 from harness.stop import Stop
@@ -19,16 +19,6 @@ from harness.tracking.record import FINISHED
 from harness.tracking.store import Store
 from harness.training import device
 from harness.training.data import ensure_data
-
-
-@dataclass(frozen=True)
-class AblateOptions:
-    """How to go through a study; `run` holds what each of its runs is given."""
-
-    run: RunOptions = field(default_factory=RunOptions)
-    jobs: int = 1
-    retry_failed: bool = False
-    fail_fast: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ def ablate(
     options = options or AblateOptions()
     stop = stop or Stop(options.run.time_limit)
     store = Store(options.run.runs_dir)
-    server.start({arm.spec.data.dataset for arm in study.arms}, tracked=options.run.wandb != "disabled")
+    server.start(tracked=options.run.wandb != "disabled")
     plan = train_teachers(study, options, observer, stop)
     study = plan.study
     chosen = runs_to_do(plan, options)
@@ -167,6 +157,7 @@ def _job(run: PlannedRun, study: Study, options: AblateOptions) -> Job:
     threads = options.run.threads or threads_per_worker(options.jobs)
     labels = replace(
         options.run,
+        device=str(device.resolve_device(options.run.device)),  # what `auto` means here
         study=study.name,
         arm=run.arm.name,
         notes=study.question,

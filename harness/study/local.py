@@ -5,6 +5,7 @@ A run that raises, diverges or is killed ends its own process only; the others g
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from harness.errors import HarnessError, InputError, Interrupted, RunBusy, TimeLimitReached
-from harness.events import Ended, Event, Observer
+from harness.events import Ended, EpochDone, Event, Observer, Stepped
 from harness.options import RunOptions
 from harness.runner import run
 from harness.spec.experiment import ExperimentSpec
@@ -23,6 +24,7 @@ from harness.stop import Stop
 from harness.study import server
 
 GRACE = 30.0  # seconds a worker has to save its state after it was told to stop
+NEARLY_DONE = 0.5  # seconds of training left at which the next run may begin to prepare itself
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,22 @@ class Job:
 
 
 @dataclass
-class _Worker:
+class Worker:
     job: Job
     process: BaseProcess
     receiver: Connection
     ended: Ended | None = None
+    seconds_left: float = math.inf
+
+    @property
+    def holds_its_slot(self) -> bool:
+        """Until it is nearly done: the next run waits for files and processes while this one uses its core.
+
+        Only where both have one thread of a CPU: more would crowd each other, and a GPU's memory may hold one alone.
+        """
+        options = self.job.options
+        alone = options.threads != 1 or options.device != "cpu"
+        return alone or self.seconds_left > NEARLY_DONE
 
 
 def execute(
@@ -59,16 +72,15 @@ def execute(
         The status of every job that was started, by run id: a record's status, "busy" where another
         process has the run, or "refused" where it could not be started at all.
     """
-    datasets = {job.spec.data.dataset for job in jobs}
-    context = server.start(datasets, tracked=any(job.options.wandb != "disabled" for job in jobs))
-    waiting, working, statuses = list(jobs), list[_Worker](), dict[str, str]()
+    context = server.start(tracked=any(job.options.wandb != "disabled" for job in jobs))
+    waiting, working, statuses = list(jobs), list[Worker](), dict[str, str]()
     stopping = False
     try:
         while waiting or working:
             if not stopping and (stop() or (fail_fast and any(map(_is_failure, statuses.values())))):
                 stopping, waiting = True, []
                 _ask_to_stop(working)
-            while waiting and len(working) < slots:
+            while waiting and _has_room(working, slots, early=not fail_fast):
                 working.append(_start(context, _with_time_left(waiting.pop(0), stop)))
             _pass_on_events(working, observer)
             for worker in [worker for worker in working if not worker.process.is_alive()]:
@@ -79,6 +91,12 @@ def execute(
     return statuses
 
 
+def _has_room(working: Sequence[Worker], slots: int, early: bool) -> bool:
+    """Whether a run may begin; `early`: also beside one that is nearly done, whose failure then stops it no more."""
+    held = sum(worker.holds_its_slot for worker in working) if early else len(working)
+    return held < slots and len(working) < 2 * slots
+
+
 def _is_failure(status: str) -> bool:
     return status not in ("completed", "stopped_early", "interrupted", "busy")
 
@@ -87,12 +105,12 @@ def _with_time_left(job: Job, stop: Stop) -> Job:
     return replace(job, options=replace(job.options, time_limit=stop.seconds_left))
 
 
-def _start(context: Any, job: Job) -> _Worker:
+def _start(context: Any, job: Job) -> Worker:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, sender), name=f"harness {job.spec.name} seed {job.seed}")
     process.start()
     sender.close()
-    return _Worker(job, process, receiver)
+    return Worker(job, process, receiver)
 
 
 def _work(job: Job, sender: Connection) -> None:
@@ -122,7 +140,7 @@ def _work(job: Job, sender: Connection) -> None:
         send(Ended(job.run_id, "completed"))
 
 
-def _pass_on_events(working: list[_Worker], observer: Observer, seconds: float = 0.25) -> None:
+def _pass_on_events(working: list[Worker], observer: Observer, seconds: float = 0.25) -> None:
     ready = wait([worker.receiver for worker in working if not worker.receiver.closed], timeout=seconds)
     for worker in working:
         if worker.receiver in ready:
@@ -131,7 +149,7 @@ def _pass_on_events(working: list[_Worker], observer: Observer, seconds: float =
         time.sleep(0.01)
 
 
-def _drain(worker: _Worker, observer: Observer) -> None:
+def _drain(worker: Worker, observer: Observer) -> None:
     try:
         while worker.receiver.poll():
             event = worker.receiver.recv()
@@ -139,12 +157,14 @@ def _drain(worker: _Worker, observer: Observer) -> None:
                 # the runner tells the record's status first; what follows from _work only adds its message
                 worker.ended = replace(event, status=worker.ended.status) if worker.ended else event
             else:
+                if isinstance(event, Stepped | EpochDone):
+                    worker.seconds_left = event.seconds_left
                 observer(event)
     except (EOFError, OSError):
         worker.receiver.close()
 
 
-def _reap(worker: _Worker, observer: Observer) -> str:
+def _reap(worker: Worker, observer: Observer) -> str:
     if not worker.receiver.closed:
         _drain(worker, observer)
         worker.receiver.close()
@@ -160,13 +180,13 @@ def _reap(worker: _Worker, observer: Observer) -> str:
     return ended.status
 
 
-def _ask_to_stop(working: Sequence[_Worker]) -> None:
+def _ask_to_stop(working: Sequence[Worker]) -> None:
     for worker in working:
         if worker.process.pid and worker.process.is_alive():
             os.kill(worker.process.pid, signal.SIGTERM)
 
 
-def _kill(working: Sequence[_Worker]) -> None:
+def _kill(working: Sequence[Worker]) -> None:
     """Only on the way out of an error or a second Ctrl-C: no worker outlives its parent."""
     deadline = time.monotonic() + (GRACE if working else 0)
     _ask_to_stop(working)

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 
 
-def start(datasets: Iterable[str], tracked: bool) -> ForkServerContext:
+def start(tracked: bool) -> ForkServerContext:
     """Start the server unless it runs, without waiting for it; the context that forks from it.
 
-    Args:
-        datasets: the data sets that runs may read.
-        tracked: whether they have a Weights & Biases mirror.
+    `tracked`: whether runs have a Weights & Biases mirror.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(preloaded(datasets, tracked))
+    context.set_forkserver_preload(preloaded(tracked))
     with _interrupts_held():
         forkserver.ensure_running()
     return context
@@ -45,15 +43,13 @@ def heed_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def preloaded(datasets: Iterable[str], tracked: bool) -> list[str]:
+def preloaded(tracked: bool) -> list[str]:
     """What the server imports, so that the processes it forks have it at once: all that any of these runs uses.
 
     Importing starts no thread and opens no CUDA context, so forking is safe. torch's optimizers import its compiler
     when the first is made, wandb its launcher when a run begins: a second each that no run has to wait for.
     """
     modules = ["harness.runner", "torch._dynamo"]
-    if "digits" in datasets:
-        modules.append("sklearn.datasets")
     if tracked:
         modules += ["wandb", "wandb.sdk.launch.inputs.internal", "requests"]
     return modules

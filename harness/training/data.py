@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +152,27 @@ def content_digest(train: Images, test: Images) -> str:
 
 def _digits() -> tuple[Images, Images]:
     """scikit-learn's scanned digits (it ships them); a stratified fifth, chosen by hash, is the test set."""
+    table = _digits_table()
+    scanned, target = table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
+    pixels = torch.from_numpy(np.rint(scanned * (255 / 16)).astype(np.uint8)).unsqueeze(-1)
+    images = Images(pixels, torch.from_numpy(target))
+    test = torch.from_numpy(stratified_share(target, "test:digits", TEST_SHARE))
+    return images.take(~test), images.take(test)
+
+
+def _digits_table() -> np.ndarray[Any, Any]:
+    """float64 [1797, 65]: 64 pixels from 0 to 16 and the digit, from scikit-learn's own file.
+
+    Without importing scikit-learn, which takes nearly as long as torch; only where the file has moved it is asked.
+    """
+    found = find_spec("sklearn")
+    file = Path(found.origin).parent / "datasets/data/digits.csv.gz" if found and found.origin else None
+    if file and file.is_file():
+        return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)).unsqueeze(-1)
-    images = Images(pixels, torch.from_numpy(bunch.target.astype(np.int64)))
-    test = torch.from_numpy(stratified_share(bunch.target, "test:digits", TEST_SHARE))
-    return images.take(~test), images.take(test)
+    return np.column_stack([bunch.data, bunch.target])
 
 
 def _folder(folder: Folder | None) -> tuple[Images, Images]:

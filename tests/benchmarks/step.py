@@ -74,7 +74,7 @@ def arms_of(path: str, steps: int) -> dict[str, Arm]:
     arms: dict[str, Arm] = {"plain fp32": Stepping(PlainLoop(spec, split, cpu("fp32")).epoch(), steps)}
     for precision in precisions:
         arms[f"engine {precision}"] = Engine(Training(spec, 0, split, cpu(precision)), steps)
-        arms[f"hand {precision}"] = Stepping(HandWritten(spec, split, cpu(precision)).epoch(), steps)
+    arms[f"hand {precisions[-1]}"] = Stepping(HandWritten(spec, split, cpu(precisions[-1])).epoch(), steps)
     return arms
 
 

@@ -62,9 +62,8 @@ for number, (arm, seed) in enumerate((arm, seed) for seed in study.seeds for arm
 OURS = """
 import sys
 from pathlib import Path
-from harness import load_ablation
-from harness.options import RunOptions
-from harness.study.ablate import AblateOptions, ablate
+from harness import ablate, load_ablation
+from harness.options import AblateOptions, RunOptions
 
 if __name__ == "__main__":
     options = AblateOptions(run=RunOptions(runs_dir=Path(sys.argv[1]), wandb="offline"), jobs=2)

@@ -467,7 +467,7 @@ def check_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, dynamic: compiled.append(self))
     for asked in (False, True):
         training = Trace({"train.compile": asked}, 1, monkeypatch).training
     assert compiled == [training.model]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -48,6 +49,8 @@ def _arm(arm: Arm) -> dict[str, Any]:
         "reference_difference": arm.reference_difference,
         "difference": _difference(arm),
         "marks": list(arm.marks),
+        "classes": [asdict(one) | {"accuracy": _summary(one.accuracy)} for one in arm.classes],
+        "images": _listed(asdict(arm.images)) if arm.images else None,
     }
 
 
@@ -59,6 +62,13 @@ def _summary(summary: Summary) -> dict[str, Any]:
         "interval": _interval(summary.interval),
         "reason": summary.reason,
     }
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, at any depth: what reading the document back gives."""
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _interval(interval: Interval | None) -> list[float] | None:
@@ -120,5 +130,6 @@ def _run(run: Run) -> dict[str, Any]:
         "test_reads": run.test_reads,
         "conditions": dict(run.conditions),
         "marks": list(run.marks),
+        "contradiction": run.contradiction,
         "error": run.error,
     }

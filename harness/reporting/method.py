@@ -108,6 +108,7 @@ def what_was_done(report: StudyReport) -> list[str]:
         f"Epochs: {_epochs(report.arms)}.",
         f"The test set was read {words.plural(reads, 'time')} over {words.plural(len(runs), 'recorded run')}.",
         *_conditions(runs),
+        *_recomputed(runs),
         f"Devices: {_told(str(run.provenance.get('device_name') or conditions.UNKNOWN) for run in runs)}.",
         f"Versions: {_versions(runs)}.",
         _time(runs),
@@ -130,6 +131,18 @@ def _teacher(run: Run) -> str:
         "and seed: the intervals hold for this teacher, not for teachers like it. Its readings of the test set are not "
         "in the count below."
     )
+
+
+def _recomputed(runs: Sequence[Run]) -> list[str]:
+    """Whether the accuracies are what the stored predictions give."""
+    known = [run for run in runs if run.predictions is not None]
+    if not known:
+        return []
+    wrong = [f"{words.code(run.arm)} seed {run.seed}, {run.contradiction}" for run in known if run.contradiction]
+    told = f"Accuracy recomputed from the stored predictions of {words.plural(len(known), 'run')}"
+    if not wrong:
+        return [f"{told}: equal to the records' in all of them, to the last digit."]
+    return [f"{told}: **it contradicts {words.plural(len(wrong), 'record')}**: {'; '.join(wrong)}."]
 
 
 def _extension(runs: Sequence[Run]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.spec.ablation import Reference
 
 if TYPE_CHECKING:  # plain runs are listed without waiting for SciPy
+    from harness.reporting.images import ClassAccuracy, PerImage, Predictions
     from harness.reporting.statistics import Comparison, Interval, Paired, Summary
 
 MISSING = "missing"
@@ -67,6 +68,10 @@ class Run:
     """The conditions in which this run differs from the usual one of the base."""
     journal: tuple[Mapping[str, Any], ...] = ()
     """One row an epoch."""
+    predictions: Predictions | None = field(default=None, compare=False, repr=False)
+    """Of the last epoch's weights; None where there are none, or a report does not need them."""
+    contradiction: str | None = None
+    """In what the record's accuracy is not the one that the predictions give; None where they agree."""
 
     @property
     def counted(self) -> bool:
@@ -97,7 +102,11 @@ class Arm:
     reference_difference: float | None
     """Headline mean minus the published accuracy."""
     marks: tuple[str, ...] = ()
-    """In words: under which other conditions than the base's it was run."""
+    """In words: under which other conditions than the base's it was run, and which records contradict themselves."""
+    classes: tuple[ClassAccuracy, ...] = ()
+    """Accuracy within each class, over the counted runs with predictions; () without any."""
+    images: PerImage | None = None
+    """Against the base, image by image; None for the base itself."""
 
     @property
     def headroom(self) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.reporting import conditions
+from harness.reporting.images import ClassAccuracy, Predictions, per_class, per_image
 from harness.reporting.model import MISSING, AgainstPublished, Arm, Published, Run, Score, StudyReport
 from harness.reporting.runs import metric_of, run_of, shown_path, statuses
 from harness.reporting.statistics import (
@@ -46,7 +47,8 @@ def build(study: Study, store: Store) -> StudyReport:
     expected = conditions.usual([run for run in runs[study.base.name] if run.counted], everybody)
     runs = {name: [conditions.marked(run, expected) for run in planned] for name, planned in runs.items()}
     compared = _compared(study, runs)
-    arms = tuple(_arm(arm, runs, compared, study, expected) for arm in study.arms)
+    base_classes = per_class(_predictions(runs[study.base.name]))
+    arms = tuple(_arm(arm, runs, compared, study, expected, base_classes) for arm in study.arms)
     spread = pooled_spread([_accuracies(runs[arm.name]) for arm in study.arms])
     sd = spread[0] if spread else 0.0
     return StudyReport(
@@ -105,7 +107,34 @@ def _run(arm: ablation.Arm, seed: int, found: Found | None, store: Store) -> Run
         epochs, metric = arm.spec.train.epochs, metric_of(arm.spec.data.protocol)
         return Run(arm.spec.name, arm.name, seed, MISSING, None, epochs, metric, why_not="no record of it")
     folder, record = found
-    return run_of(record, arm.name, _rows(folder, store))
+    run = run_of(record, arm.name, _rows(folder, store))
+    predictions = _stored_predictions(folder, store)
+    return replace(run, predictions=predictions, contradiction=_contradiction(record, predictions))
+
+
+def _stored_predictions(folder: RunFolder, store: Store) -> Predictions | None:
+    """None where there are none; damaged ones cost the run what is told by image, and are told like a record."""
+    if not folder.predictions_path.exists():
+        return None
+    try:
+        stored = folder.read_predictions(logits=False)
+    except InputError as error:
+        store.problems.extend(error.problems)
+        return None
+    return Predictions(stored["predicted"], stored["labels"], stored["images"])
+
+
+def _contradiction(record: Record, predictions: Predictions | None) -> str | None:
+    """The accuracy is a whole number of images over another, so record and predictions agree exactly or not at all."""
+    final = record.results.final
+    if predictions is None or final is None:
+        return None
+    on_validation = predictions.images == "validation" or final.test_accuracy is None
+    told = final.val_accuracy if on_validation else final.test_accuracy
+    if told is None or predictions.accuracy == told:
+        return None
+    right, images = int(predictions.right.sum()), len(predictions.labels)
+    return f"its predictions are right on {right} of {images} images ({predictions.accuracy}), its record says {told}"
 
 
 def _rows(folder: RunFolder, store: Store) -> list[dict[str, Any]]:
@@ -132,6 +161,14 @@ def _accuracies(runs: Sequence[Run]) -> list[float]:
 
 def _by_seed(runs: Sequence[Run]) -> dict[int, float]:
     return {run.seed: run.last.accuracy for run in runs if run.counted and run.last.accuracy is not None}
+
+
+def _predictions(runs: Sequence[Run]) -> list[Predictions]:
+    return list(_predictions_by_seed(runs).values())
+
+
+def _predictions_by_seed(runs: Sequence[Run]) -> dict[int, Predictions]:
+    return {run.seed: run.predictions for run in runs if run.counted and run.predictions is not None}
 
 
 def _compared(study: Study, runs: Mapping[str, Sequence[Run]]) -> dict[str, Comparison]:
@@ -162,6 +199,7 @@ def _arm(
     compared: Mapping[str, Comparison],
     study: Study,
     expected: Mapping[str, str],
+    base_classes: Sequence[ClassAccuracy],
 ) -> Arm:
     own = runs[arm.name]
     counted = [run for run in own if run.counted]
@@ -187,8 +225,16 @@ def _arm(
         difference=difference,
         paired=pair(_by_seed(runs[study.base.name]), _by_seed(own) if comparable else {}) if difference else None,
         reference_difference=last.mean - published if last.mean is not None and published is not None else None,
-        marks=conditions.in_words(own, expected),
+        marks=(*conditions.in_words(own, expected), *_contradictions(own)),
+        classes=per_class(_predictions(own), base_classes) if difference else tuple(base_classes),
+        images=per_image(_predictions_by_seed(runs[study.base.name]), _predictions_by_seed(own))
+        if difference
+        else None,
     )
+
+
+def _contradictions(runs: Sequence[Run]) -> list[str]:
+    return [f"seed {run.seed}: {run.contradiction}" for run in runs if run.contradiction]
 
 
 def _accuracy(scores: Sequence[Score]) -> Summary:

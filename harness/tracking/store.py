@@ -156,8 +156,8 @@ class RunFolder:
         with atomic_writer(self.predictions_path) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
-    def read_predictions(self) -> dict[str, Any]:
-        """`predicted`, `labels` [N], `images` (str) and, where kept, `logits` [N, C] float16.
+    def read_predictions(self, *, logits: bool = True) -> dict[str, Any]:
+        """`predicted`, `labels` [N], `images` (str) and, where kept and unless left out, `logits` [N, C] float16.
 
         InputError naming the file when it is missing or damaged.
         """
@@ -169,7 +169,8 @@ class RunFolder:
         try:
             # Opened here: NumPy leaves its own file open when the archive is damaged.
             with open(self.predictions_path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
+                wanted = [name for name in stored.files if logits or name != "logits"]
+                arrays: dict[str, Any] = {name: stored[name] for name in wanted}
             missing = {"predicted", "labels", "images"} - arrays.keys()
             if missing:
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")

@@ -44,7 +44,8 @@ def ablate(
     """Run what is missing of a study: `harness.study.ablate.ablate`."""
     from harness.study import server
 
-    server.start(tracked=options is None or options.run.wandb != "disabled")
+    if options is None or options.executor == "local":
+        server.start(tracked=options is None or options.run.wandb != "disabled")
     from harness.study import ablate as studies
 
     return studies.ablate(study, options, observer, stop)

@@ -166,7 +166,17 @@ def run_command(
 def ablate_command(
     file: File,
     override: Overrides = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Runs at once, in all; default 1, or one for each of --devices."),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option("--devices", metavar="0-3", help="GPUs to share the runs out among, e.g. 0-3 or 0,2."),
+    ] = None,
+    executor: Annotated[
+        Literal["local", "ray", "slurm"], typer.Option("--executor", help="What does the runs.")
+    ] = "local",
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="Use this many seeds; what is done stays.")
     ] = None,
@@ -191,14 +201,18 @@ def ablate_command(
 
     study = load_study(file, override or [], seeds)
     console = _console(stderr=as_json)
-    options = _run_options(locals())
-    from harness.study import server
-
-    server.start(tracked=wandb != "disabled")  # while this one imports
     from harness.options import AblateOptions
+    from harness.study import server
+    from harness.study.devices import parse_devices
+
+    options = AblateOptions(
+        _run_options(locals()), jobs, retry_failed, fail_fast, executor, parse_devices(devices) if devices else ()
+    )
+    if executor == "local":
+        server.start(tracked=wandb != "disabled")  # while this one imports
     from harness.terminal.study import ablate_and_show
 
-    outcome = ablate_and_show(study, AblateOptions(options, jobs, retry_failed, fail_fast), console)
+    outcome = ablate_and_show(study, options, console)
     study = outcome.plan.study
     paths = _write_report(study, runs_dir, output or Path("reports") / f"{study.name}.md", ["md"])
     if as_json:

@@ -38,9 +38,14 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class AblateOptions:
-    """How to go through a study; `run` holds what each of its runs is given."""
+    """How to go through a study; `run` holds what each of its runs is given.
+
+    `jobs` are runs at once, in all; None: one, or one for each of `devices`, the indices of the GPUs to use.
+    """
 
     run: RunOptions = field(default_factory=RunOptions)
-    jobs: int = 1
+    jobs: int | None = None
     retry_failed: bool = False
     fail_fast: bool = False
+    executor: Literal["local", "ray", "slurm"] = "local"
+    devices: tuple[int, ...] = ()

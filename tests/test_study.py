@@ -23,7 +23,8 @@ from harness.options import RunOptions
 from harness.spec.ablation import Study, load_study
 from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate
-from harness.study.local import Job, Worker
+from harness.study.executor import Job
+from harness.study.local import Worker
 from harness.study.plan import make_plan, to_json
 from harness.study.server import preloaded
 from harness.tracking.journal import Journal

@@ -12,12 +12,10 @@ from harness.options import AblateOptions, RunOptions
 from harness.runner import check_same_hardware, claim, set_aside
 from harness.spec.ablation import Study
 from harness.stop import Stop
-from harness.study import server
-from harness.study.local import Job, execute, threads_per_worker
+from harness.study.executor import Executor, Job, executor_for
 from harness.study.plan import Plan, PlannedRun, make_plan
 from harness.tracking.record import FINISHED
 from harness.tracking.store import Store
-from harness.training import device
 from harness.training.data import ensure_data
 
 
@@ -53,11 +51,11 @@ def ablate(
     options = options or AblateOptions()
     stop = stop or Stop(options.run.time_limit)
     store = Store(options.run.runs_dir)
-    server.start(tracked=options.run.wandb != "disabled")
+    executor = executor_for(options)
     plan = train_teachers(study, options, observer, stop)
     study = plan.study
     chosen = runs_to_do(plan, options)
-    _check_hardware(plan, options.run)
+    _check_hardware(plan, options.run, executor)
     _check_data(chosen, options.run.data_dir)
     store.ensure_writable()
     observer = unbreakable(observer)
@@ -73,7 +71,7 @@ def ablate(
 
     jobs = [_job(run, study, options) for run in chosen]
     with stop.on_signals():
-        statuses = execute(jobs, options.jobs, listen, stop, fail_fast=options.fail_fast)
+        statuses = executor.execute(jobs, listen, stop, fail_fast=options.fail_fast)
     _mark_killed(statuses, store)
     after = make_plan(study, store)
     if stop.reason and after.count("to_do"):
@@ -95,19 +93,21 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
         if teacher.state == "failed" and teacher.record and not options.retry_failed:
             failed = f"the teacher, {teacher.arm.name} (seed {teacher.seed}), is {teacher.record.status}"
             raise RunFailed(f"{failed}: no arm can learn from it; --retry-failed trains it again")
-        _train_teacher(teacher, options.run, store, observer, stop)
+        _train_teacher(teacher, options, store, observer, stop)
         plan = make_plan(study, store)
     return plan
 
 
-def _train_teacher(run: PlannedRun, options: RunOptions, store: Store, observer: Observer, stop: Stop) -> None:
-    if run.record and run.folder and not options.any_device:
-        check_same_hardware(run.record, run.folder, device.resolve(options.device, run.arm.spec.train.precision))
+def _train_teacher(run: PlannedRun, study: AblateOptions, store: Store, observer: Observer, stop: Stop) -> None:
+    options, executor = study.run, executor_for(replace(study, jobs=1))
+    hardware = executor.hardware(run.arm.spec.train.precision)
+    if run.record and run.folder and hardware and not options.any_device:
+        check_same_hardware(run.record, run.folder, hardware)
     _check_data([run], options.data_dir)
     store.ensure_writable()
-    labels = replace(options, fresh=False, threads=options.threads or threads_per_worker(1))
+    job = Job(_id(run), run.arm.spec, run.seed, replace(options, fresh=False))
     with stop.on_signals():
-        statuses = execute([Job(_id(run), run.arm.spec, run.seed, labels)], 1, unbreakable(observer), stop)
+        statuses = executor.execute([job], unbreakable(observer), stop)
     _mark_killed(statuses, store)
     status = statuses.get(_id(run), "interrupted")
     if status == "interrupted":
@@ -154,27 +154,24 @@ def _tell_kept_teachers(plan: Plan, observer: Observer) -> None:
 
 
 def _job(run: PlannedRun, study: Study, options: AblateOptions) -> Job:
-    threads = options.run.threads or threads_per_worker(options.jobs)
     labels = replace(
         options.run,
-        device=str(device.resolve_device(options.run.device)),  # what `auto` means here
         study=study.name,
         arm=run.arm.name,
         notes=study.question,
         planned_seeds=study.seeds,
-        threads=threads,
         fresh=False,  # what was there has been put aside
     )
     return Job(_id(run), run.arm.spec, run.seed, labels)
 
 
-def _check_hardware(plan: Plan, options: RunOptions) -> None:
+def _check_hardware(plan: Plan, options: RunOptions, executor: Executor) -> None:
     """Every run that is there, finished or begun, was made on the hardware of this study."""
     problems: list[Problem] = []
     for planned in plan.arms:
-        hardware = device.resolve(options.device, planned.arm.spec.train.precision)
+        hardware = executor.hardware(planned.arm.spec.train.precision)
         for run in planned.runs:
-            if run.record and run.folder and not options.any_device and not options.fresh:
+            if run.record and run.folder and hardware and not options.any_device and not options.fresh:
                 try:
                     check_same_hardware(run.record, run.folder, hardware)
                 except InputError as error:

@@ -15,26 +15,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from harness.errors import HarnessError, InputError, Interrupted, RunBusy, TimeLimitReached
+from harness.errors import InputError
 from harness.events import Ended, EpochDone, Event, Observer, Stepped
-from harness.options import RunOptions
-from harness.runner import run
-from harness.spec.experiment import ExperimentSpec
+from harness.options import AblateOptions
 from harness.stop import Stop
 from harness.study import server
+from harness.study.devices import check_devices, share_out
+from harness.study.executor import Job, is_failure, perform
+from harness.training import device
 
 GRACE = 30.0  # seconds a worker has to save its state after it was told to stop
 NEARLY_DONE = 0.5  # seconds of training left at which the next run may begin to prepare itself
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run to be done."""
-
-    run_id: str
-    spec: ExperimentSpec
-    seed: int
-    options: RunOptions
 
 
 @dataclass
@@ -42,6 +33,7 @@ class Worker:
     job: Job
     process: BaseProcess
     receiver: Connection
+    slot: int = 0
     ended: Ended | None = None
     seconds_left: float = math.inf
 
@@ -56,61 +48,76 @@ class Worker:
         return alone or self.seconds_left > NEARLY_DONE
 
 
-def execute(
-    jobs: Sequence[Job], slots: int, observer: Observer, stop: Stop, *, fail_fast: bool = False
-) -> dict[str, str]:
-    """Do all jobs, `slots` at a time.
+class LocalExecutor:
+    """Processes of this machine, `options.jobs` at a time, on the CPU or shared out among its GPUs."""
 
-    Args:
-        jobs: in the order in which they are started.
-        slots: processes at once.
-        observer: told of every event of every run, in this process.
-        stop: once it says so, no job is started and those under way are asked to save their state.
-        fail_fast: likewise once a run has failed.
+    def __init__(self, options: AblateOptions):
+        """InputError where a device is not there."""
+        self.devices = _devices(options)
+        self.threads = options.run.threads or threads_per_worker(len(self.devices))
+        self.tracked = options.run.wandb != "disabled"
+        server.start(self.tracked)
 
-    Returns:
-        The status of every job that was started, by run id: a record's status, "busy" where another
-        process has the run, or "refused" where it could not be started at all.
+    @property
+    def slots(self) -> int:
+        return len(self.devices)
+
+    def hardware(self, precision: str) -> device.Hardware:
+        return device.resolve(self.devices[0], precision)
+
+    def execute(
+        self, jobs: Sequence[Job], observer: Observer, stop: Stop, *, fail_fast: bool = False
+    ) -> dict[str, str]:
+        context = server.start(self.tracked)
+        waiting, working, statuses = list(jobs), list[Worker](), dict[str, str]()
+        stopping = False
+        try:
+            while waiting or working:
+                if not stopping and (stop() or (fail_fast and any(map(is_failure, statuses.values())))):
+                    stopping, waiting = True, []
+                    _ask_to_stop(working)
+                while waiting and (slot := free_slot(working, self.slots, early=not fail_fast)) is not None:
+                    working.append(_start(context, self.fill_in(waiting.pop(0), slot, stop.seconds_left), slot))
+                _pass_on_events(working, observer)
+                for worker in [worker for worker in working if not worker.process.is_alive()]:
+                    working.remove(worker)
+                    statuses[worker.job.run_id] = _reap(worker, observer)
+        finally:
+            _kill(working)
+        return statuses
+
+    def fill_in(self, job: Job, slot: int, time_limit: float | None) -> Job:
+        options = replace(job.options, device=self.devices[slot], threads=self.threads, time_limit=time_limit)
+        return replace(job, options=options)
+
+
+def _devices(options: AblateOptions) -> list[str]:
+    """The device of each slot."""
+    if not options.devices:
+        return share_out(options.jobs or 1, [str(device.resolve_device(options.run.device))])
+    if options.run.device not in ("auto", "cuda"):
+        raise InputError(f"--devices is for GPUs, and --device says {options.run.device}", fix="leave one of them out")
+    check_devices(options.devices, device.count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return share_out(options.jobs, [f"cuda:{index}" for index in options.devices])
+
+
+def free_slot(working: Sequence[Worker], slots: int, early: bool) -> int | None:
+    """The slot in which a run may begin; `early`: also beside one that is nearly done, whose failure stops it no more.
+
+    None: all are taken.
     """
-    context = server.start(tracked=any(job.options.wandb != "disabled" for job in jobs))
-    waiting, working, statuses = list(jobs), list[Worker](), dict[str, str]()
-    stopping = False
-    try:
-        while waiting or working:
-            if not stopping and (stop() or (fail_fast and any(map(_is_failure, statuses.values())))):
-                stopping, waiting = True, []
-                _ask_to_stop(working)
-            while waiting and _has_room(working, slots, early=not fail_fast):
-                working.append(_start(context, _with_time_left(waiting.pop(0), stop)))
-            _pass_on_events(working, observer)
-            for worker in [worker for worker in working if not worker.process.is_alive()]:
-                working.remove(worker)
-                statuses[worker.job.run_id] = _reap(worker, observer)
-    finally:
-        _kill(working)
-    return statuses
+    held = [worker.slot for worker in working if worker.holds_its_slot or not early]
+    if len(held) >= slots or len(working) >= 2 * slots:
+        return None
+    return next(slot for slot in range(slots) if slot not in held)
 
 
-def _has_room(working: Sequence[Worker], slots: int, early: bool) -> bool:
-    """Whether a run may begin; `early`: also beside one that is nearly done, whose failure then stops it no more."""
-    held = sum(worker.holds_its_slot for worker in working) if early else len(working)
-    return held < slots and len(working) < 2 * slots
-
-
-def _is_failure(status: str) -> bool:
-    return status not in ("completed", "stopped_early", "interrupted", "busy")
-
-
-def _with_time_left(job: Job, stop: Stop) -> Job:
-    return replace(job, options=replace(job.options, time_limit=stop.seconds_left))
-
-
-def _start(context: Any, job: Job) -> Worker:
+def _start(context: Any, job: Job, slot: int) -> Worker:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, sender), name=f"harness {job.spec.name} seed {job.seed}")
     process.start()
     sender.close()
-    return Worker(job, process, receiver)
+    return Worker(job, process, receiver, slot)
 
 
 def _work(job: Job, sender: Connection) -> None:
@@ -124,20 +131,7 @@ def _work(job: Job, sender: Connection) -> None:
         except OSError:  # the parent is dead
             stop.reason = "signal"
 
-    try:
-        run(job.spec, job.seed, job.options, send, stop)
-    except (Interrupted, TimeLimitReached) as error:
-        send(Ended(job.run_id, "interrupted", str(error)))
-    except KeyboardInterrupt:
-        send(Ended(job.run_id, "interrupted", "before its first step"))
-    except RunBusy as error:
-        send(Ended(job.run_id, "busy", str(error)))
-    except InputError as error:
-        send(Ended(job.run_id, "refused", str(error)))
-    except HarnessError as error:
-        send(Ended(job.run_id, getattr(error, "status", "crashed"), str(error)))
-    else:
-        send(Ended(job.run_id, "completed"))
+    send(perform(job, send, stop))
 
 
 def _pass_on_events(working: list[Worker], observer: Observer, seconds: float = 0.25) -> None:
@@ -154,8 +148,7 @@ def _drain(worker: Worker, observer: Observer) -> None:
         while worker.receiver.poll():
             event = worker.receiver.recv()
             if isinstance(event, Ended):
-                # the runner tells the record's status first; what follows from _work only adds its message
-                worker.ended = replace(event, status=worker.ended.status) if worker.ended else event
+                worker.ended = event  # the record's status as soon as it is there, then the same with a message
             else:
                 if isinstance(event, Stepped | EpochDone):
                     worker.seconds_left = event.seconds_left

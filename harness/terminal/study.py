@@ -13,6 +13,7 @@ from harness.reporting.runs import metric_of
 from harness.spec.ablation import Study
 from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate, runs_to_do, train_teachers
+from harness.study.executor import executor_for
 from harness.study.plan import PlannedRun
 from harness.terminal.live import RunDisplay, StudyDisplay
 from harness.terminal.tables import table
@@ -22,6 +23,7 @@ from harness.tracking.store import Store
 
 def ablate_and_show(study: Study, options: AblateOptions, console: Console) -> Outcome:
     """Run what is missing with a live table; says at once when nothing is."""
+    slots = executor_for(options).slots
     stop = Stop(options.run.time_limit)
     with RunDisplay(console) as teaching:
         plan = train_teachers(study, options, teaching, stop)
@@ -38,7 +40,7 @@ def ablate_and_show(study: Study, options: AblateOptions, console: Console) -> O
     for remark in study.remarks:
         console.print(escape(remark))
     states = {run.run_id: _shown(run) for run in plan.runs if run.state != "to_do" and run.run_id}
-    with StudyDisplay(console, arms, states, options.jobs, {run.run_id for run in to_do if run.run_id}) as display:
+    with StudyDisplay(console, arms, states, slots, {run.run_id for run in to_do if run.run_id}) as display:
         return ablate(study, options, display, stop)
 
 

@@ -54,7 +54,7 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise InputError(f"{device!r} is no device", where="--device", fix=CHOICES) from error
     if chosen.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = count_gpus()
         if (chosen.index or 0) >= count:
             found = f"cuda:0 to cuda:{count - 1}" if count else "no CUDA device"
             raise InputError(f"there is no {device}: this machine has {found}", where="--device")
@@ -64,6 +64,11 @@ def resolve_device(device: str) -> torch.device:
     if chosen.type not in ("cpu", "mps"):
         raise InputError(f"{device!r} is not supported", where="--device", fix=CHOICES)
     return chosen
+
+
+def count_gpus() -> int:
+    """CUDA devices seen here: those of CUDA_VISIBLE_DEVICES where it is set."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def computes_bf16(device: torch.device) -> bool:
@@ -98,7 +103,7 @@ def device_name(device: torch.device) -> str:
 
 @contextmanager
 def arithmetic(hardware: Hardware, deterministic: bool) -> Iterator[None]:
-    """Set torch's global CUDA switches for one run and put them back: cudnn's search, determinism, no TF32."""
+    """Set torch's global CUDA switches for one run and put them back: device, cudnn's search, determinism, no TF32."""
     if hardware.kind != "cuda":
         yield
         return
@@ -109,7 +114,8 @@ def arithmetic(hardware: Hardware, deterministic: bool) -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
     cudnn.allow_tf32 = False  # fp32 means fp32: TF32 has a mantissa of 10 bits
     try:
-        yield
+        with torch.cuda.device(hardware.device):  # what names no device means this one, not the first
+            yield
     finally:
         cudnn.benchmark = before[0]
         torch.use_deterministic_algorithms(before[1])

@@ -1,0 +1,56 @@
+"""Which GPUs a study uses, and how its runs are shared out among them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from harness.errors import InputError
+
+WRITE = "write indices of GPUs: 0-3, or 0,2"
+
+
+def parse_devices(text: str) -> tuple[int, ...]:
+    """ "0-3" -> (0, 1, 2, 3); "0,2" -> (0, 2); both may be mixed.
+
+    Raises:
+        InputError: it is no such list, or names a GPU twice.
+    """
+    devices: list[int] = []
+    for part in text.split(","):
+        matched = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if matched is None:
+            raise InputError(f"{text!r} names no devices", where="--devices", fix=WRITE)
+        first = int(matched[1])
+        last = int(matched[2] or first)
+        if last < first:
+            raise InputError(f"{part.strip()!r} goes backwards", where="--devices", fix=WRITE)
+        devices += range(first, last + 1)
+    twice = sorted({index for index in devices if devices.count(index) > 1})
+    if twice:
+        raise InputError(f"GPU {twice[0]} is named twice", where="--devices", fix="--jobs says how many runs share one")
+    return tuple(devices)
+
+
+def check_devices(devices: Sequence[int], count: int, visible: str | None) -> None:
+    """All of them are there. `count` GPUs are seen here, `visible` is CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        InputError: some are not.
+    """
+    missing = [index for index in devices if index >= count]
+    if not missing:
+        return
+    found = {0: "no CUDA device", 1: "one GPU, 0"}.get(count, f"{count} GPUs, 0 to {count - 1}")
+    among = f" (CUDA_VISIBLE_DEVICES={visible}: indices are positions in it)" if visible is not None else ""
+    there = ", ".join(map(str, missing))
+    raise InputError(f"there is no GPU {there}: this machine has {found}{among}", where="--devices")
+
+
+def share_out(jobs: int | None, devices: Sequence[str]) -> list[str]:
+    """The device of each of `jobs` slots, in turn, so that no device has two runs more than another.
+
+    `jobs` None: one slot for each device. With fewer jobs than devices the last devices stay idle.
+    """
+    slots = len(devices) if jobs is None else jobs
+    return [devices[slot % len(devices)] for slot in range(slots)]

@@ -1,0 +1,98 @@
+"""What a study asks of whatever does its runs: processes of this machine, a Ray cluster, a Slurm queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from harness.errors import HarnessError, InputError, Interrupted, RunBusy, TimeLimitReached
+from harness.events import Ended, Event, Observer
+from harness.options import AblateOptions, RunOptions
+from harness.runner import run
+from harness.spec.experiment import ExperimentSpec
+from harness.stop import Stop
+from harness.training.device import Hardware
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be done."""
+
+    run_id: str
+    spec: ExperimentSpec
+    seed: int
+    options: RunOptions
+    """As the study's; device, threads and time limit are the executor's to fill in."""
+
+
+class Executor(Protocol):
+    """Does the runs of a study. Making one checks what it needs, and starts nothing that trains."""
+
+    @property
+    def slots(self) -> int:
+        """Runs at once."""
+        ...
+
+    def hardware(self, precision: str) -> Hardware | None:
+        """What a run of this precision would compute on; None where only the machine that takes it knows."""
+        ...
+
+    def execute(
+        self, jobs: Sequence[Job], observer: Observer, stop: Stop, *, fail_fast: bool = False
+    ) -> dict[str, str]:
+        """Do all jobs.
+
+        Args:
+            jobs: in the order in which they are started.
+            observer: told of every event of every run, in this process; of each job an `Ended` is the last.
+            stop: once it says so, no job is started and those under way are asked to save their state.
+            fail_fast: likewise once a run has failed.
+
+        Returns:
+            The status of every job that was started, by run id: a record's status, "busy" where another
+            process has the run, or "refused" where it could not be started at all.
+        """
+        ...
+
+
+def executor_for(options: AblateOptions) -> Executor:
+    """The executor that the options ask for.
+
+    Raises:
+        InputError: it can't be had here: a missing extra, GPUs that are not there, options of another executor.
+    """
+    from harness.study.local import LocalExecutor
+
+    if options.executor != "local":
+        raise InputError(f"the executor {options.executor} is not there yet", where="--executor", fix="take local")
+    return LocalExecutor(options)
+
+
+def perform(job: Job, observer: Observer, stop: Stop) -> Ended:
+    """The job, in this process, whatever comes of it; `observer` is told all but the `Ended` that is returned."""
+    recorded: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Ended) and event.run_id == job.run_id:
+            recorded.append(event.status)
+        observer(event)
+
+    try:
+        run(job.spec, job.seed, job.options, listen, stop)
+        ended = Ended(job.run_id, "completed")
+    except (Interrupted, TimeLimitReached) as error:
+        ended = Ended(job.run_id, "interrupted", str(error))
+    except KeyboardInterrupt:
+        ended = Ended(job.run_id, "interrupted", "before its first step")
+    except RunBusy as error:
+        ended = Ended(job.run_id, "busy", str(error))
+    except InputError as error:
+        ended = Ended(job.run_id, "refused", str(error))
+    except HarnessError as error:
+        ended = Ended(job.run_id, getattr(error, "status", "crashed"), str(error))
+    return replace(ended, status=recorded[-1]) if recorded else ended  # the record's status is the run's
+
+
+def is_failure(status: str) -> bool:
+    return status not in ("completed", "stopped_early", "interrupted", "busy")

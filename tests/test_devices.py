@@ -1,0 +1,107 @@
+"""How a study's runs are shared out among GPUs: the arithmetic, on a machine without any."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError
+from harness.options import AblateOptions, RunOptions
+from harness.spec.documents import load_experiment
+from harness.study import local
+from harness.study.devices import check_devices, parse_devices, share_out
+from harness.study.executor import Job
+from harness.study.local import LocalExecutor, Worker, free_slot
+from harness.training import device
+from tests.conftest import Harness
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"), [("0-3", (0, 1, 2, 3)), ("0,2", (0, 2)), ("3", (3,)), ("0-1, 4", (0, 1, 4)), ("2,0", (2, 0))]
+)
+def test_devices_as_they_are_written(text: str, devices: tuple[int, ...]) -> None:
+    assert parse_devices(text) == devices
+
+
+@pytest.mark.parametrize("text", ["", "a", "0-", "-1", "3-1", "0,0", "0-2,1", "cuda:0", "0;1"])
+def test_devices_as_they_are_not(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_devices(text)
+    assert all(problem.where == "--devices" for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "count", "expected"),
+    [
+        (None, 4, [0, 1, 2, 3]),
+        (4, 4, [0, 1, 2, 3]),
+        (8, 4, [0, 1, 2, 3, 0, 1, 2, 3]),
+        (6, 4, [0, 1, 2, 3, 0, 1]),
+        (2, 4, [0, 1]),
+        (3, 1, [0, 0, 0]),
+    ],
+)
+def test_jobs_are_shared_out_evenly(jobs: int | None, count: int, expected: list[int]) -> None:
+    assert share_out(jobs, [f"cuda:{index}" for index in range(count)]) == [f"cuda:{index}" for index in expected]
+
+
+def test_gpus_that_are_not_there_are_told_with_those_that_are() -> None:
+    check_devices([0, 1], 2, None)
+    with pytest.raises(InputError, match=r"no GPU 2, 3: this machine has 2 GPUs, 0 to 1$"):
+        check_devices([0, 2, 3], 2, None)
+    with pytest.raises(InputError, match=r"one GPU, 0 \(CUDA_VISIBLE_DEVICES=5: indices are positions in it\)"):
+        check_devices([5], 1, "5")
+
+
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "count_gpus", lambda: 4)
+    monkeypatch.setattr(local, "threads_per_worker", lambda slots: 32 // slots)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_every_worker_gets_its_device_and_its_share_of_the_threads(folder: Path) -> None:
+    executor = LocalExecutor(AblateOptions(RunOptions(wandb="disabled"), jobs=4, devices=(1, 3)))
+    assert executor.devices == ["cuda:1", "cuda:3", "cuda:1", "cuda:3"]
+    job = Job("0" * 10, load_experiment(folder / "tiny.yaml"), 0, RunOptions())
+    working: list[Worker] = []
+    for expected in executor.devices:
+        slot = free_slot(working, executor.slots, early=True)
+        assert slot is not None
+        filled = executor.fill_in(job, slot, None)
+        assert (filled.options.device, filled.options.threads) == (expected, 8)
+        working.append(Worker(filled, multiprocessing.Process(), multiprocessing.Pipe()[0], slot))
+    assert free_slot(working, executor.slots, early=True) is None
+    working[2].seconds_left = 0.0  # on a GPU even a run that is nearly done keeps its slot
+    assert free_slot(working, executor.slots, early=True) is None
+    gone = working.pop(1)
+    assert free_slot(working, executor.slots, early=True) == gone.slot
+
+
+def test_a_cpu_slot_is_free_once_its_run_is_nearly_done(folder: Path) -> None:
+    job = Job("0" * 10, load_experiment(folder / "tiny.yaml"), 0, RunOptions(device="cpu", threads=1))
+    working = [Worker(job, multiprocessing.Process(), multiprocessing.Pipe()[0], slot) for slot in (0, 1)]
+    working[1].seconds_left = 0.1
+    assert free_slot(working, 2, early=True) == 1
+    assert free_slot(working, 2, early=False) is None
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_one_run_a_gpu_is_the_default() -> None:
+    options = AblateOptions(RunOptions(wandb="disabled"), devices=(0, 1, 2, 3))
+    assert LocalExecutor(options).devices == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
+    assert LocalExecutor(replace(options, devices=(), run=replace(options.run, device="cpu"))).devices == ["cpu"]
+
+
+def test_gpus_that_are_not_there_are_exit_2_and_nothing_runs(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "count_gpus", lambda: 0)
+    result = harness("ablate", "study.yaml", "--devices", "0-3")
+    assert result.code == 2
+    assert "--devices: there is no GPU 0, 1, 2, 3: this machine has no CUDA device" in result.err
+    result = harness("ablate", "study.yaml", "--devices", "0", "--device", "cpu")
+    assert result.code == 2
+    assert "--device says cpu" in result.err
+    assert not Path("runs").exists()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from harness.reporting.contrasts import Contrast
 from harness.reporting.model import Arm, Published, Run, RunsReport, StudyReport
 from harness.reporting.statistics import Interval, Summary
 
@@ -28,6 +29,14 @@ def to_json(report: StudyReport | RunsReport) -> dict[str, Any]:
         "spread": spread,
         "detectable_difference": report.detectable,
         "arms": [_arm(arm) for arm in report.arms],
+        "ladders": [
+            [{"before": step.before, "arm": step.arm} | _contrast(step.contrast) for step in ladder.steps]
+            for ladder in report.ladders
+        ],
+        "interactions": [
+            asdict(one.arms) | _contrast(one.contrast) | {"verdict": one.says} for one in report.interactions
+        ],
+        "grids": [_listed(asdict(grid)) for grid in report.grids],
         "runs": [_run(run) for run in report.runs],
     }
 
@@ -88,6 +97,12 @@ def _difference(arm: Arm) -> dict[str, Any] | None:
         "welch": asdict(difference.welch) | {"differs": difference.welch_differs},
         "paired": asdict(paired) | {"interval": _interval(paired.interval)},
     }
+
+
+def _contrast(contrast: Contrast) -> dict[str, Any]:
+    content: dict[str, Any] = _listed(asdict(contrast))
+    content["welch"]["differs"] = contrast.welch_differs
+    return content
 
 
 def _reference(published: Published) -> dict[str, Any]:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.spec.ablation import Reference
 
+Together = Literal["more together", "less together", "additive", "inconclusive"]
+
 if TYPE_CHECKING:  # plain runs are listed without waiting for SciPy
+    from harness.reporting.contrasts import Contrast
+    from harness.reporting.factors import Factorial, Grid
     from harness.reporting.images import ClassAccuracy, PerImage, Predictions
     from harness.reporting.statistics import Comparison, Interval, Paired, Summary
 
@@ -150,6 +154,42 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of a ladder: what its arm adds to the arm before it. What it adds to the base is the arm's own."""
+
+    before: str
+    arm: str
+    contrast: Contrast
+    """The arm less the one before it; simultaneous over the ladder's steps."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Cumulative arms, the first step from the base."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """What two changes do together beyond the sum of what each does alone."""
+
+    arms: Factorial
+    contrast: Contrast
+    """both - first - second + neither; simultaneous over the study's interactions."""
+
+    @property
+    def says(self) -> Together:
+        """The contrast's verdict in the words of an interaction; additive: within the margin."""
+        told: dict[str, Together] = {
+            "helps": "more together",
+            "hurts": "less together",
+            "no relevant difference": "additive",
+        }
+        return told.get(self.contrast.verdict, "inconclusive")
+
+
+@dataclass(frozen=True)
 class StudyReport:
     """A study: everything its report tells."""
 
@@ -176,6 +216,10 @@ class StudyReport:
     """What the expansion of the ablation file did that its author may not expect (merged arms)."""
     teachers: tuple[Run, ...] = ()
     """The runs that arms learned from, as far as they are recorded."""
+    ladders: tuple[Ladder, ...] = ()
+    interactions: tuple[Interaction, ...] = ()
+    grids: tuple[Grid, ...] = ()
+    """Arms over two fields, for a matrix of their numbers."""
 
     @property
     def base(self) -> Arm:

@@ -26,7 +26,9 @@ __all__ = [
     "Welch",
     "compare",
     "detectable_difference",
+    "holm",
     "pair",
+    "paired",
     "pooled_spread",
     "power",
     "prediction_interval",
@@ -34,7 +36,9 @@ __all__ = [
     "smallest_sign_flip_p",
     "summarize",
     "verdict_of",
+    "weighted_mean",
     "welch_holm",
+    "welch_test",
     "wilson_interval",
 ]
 
@@ -200,7 +204,12 @@ def compare(base: Sequence[float], arms: Mapping[str, Sequence[float]], margin: 
 
 
 def _mean_difference(values: Sequence[float], base: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) - math.fsum(base) / len(base) if values and base else None
+    return weighted_mean([(1, values), (-1, base)]) if values and base else None
+
+
+def weighted_mean(groups: Sequence[tuple[float, Sequence[float]]]) -> float:
+    """The sum of weight x mean over groups, none of them empty."""
+    return math.fsum(weight * (math.fsum(values) / len(values)) for weight, values in groups)
 
 
 def _no_comparison(n_base: int, n_arm: int, spread: tuple[float, int] | None) -> str | None:
@@ -219,11 +228,16 @@ def welch_holm(base: Sequence[float], arms: Mapping[str, Sequence[float]], margi
     *helps* and *hurts* by Holm's p; "no relevant difference" where Welch's interval at level
     1 - 0.05/arms (Bonferroni: Holm has no simple intervals) lies within the margin.
     """
+    tests = {name: welch_test([(1, values), (-1, base)], ALPHA / len(arms)) for name, values in arms.items()}
+    return holm(tests, margin)
+
+
+def holm(tests: Mapping[str, tuple[float, Interval] | None], margin: float | None) -> dict[str, Welch]:
+    """Verdicts of tests (p and interval; None: can't be tested, counts with p = 1) by Holm's p over all of them."""
     from statsmodels.stats.multitest import multipletests
 
-    if not arms:
+    if not tests:
         return {}
-    tests = {name: _welch(values, base, ALPHA / len(arms)) for name, values in arms.items()}
     adjusted = multipletests([test[0] if test else 1.0 for test in tests.values()], alpha=ALPHA, method="holm")[1]
     results = {}
     for (name, test), p_holm in zip(tests.items(), adjusted, strict=True):
@@ -239,14 +253,16 @@ def welch_holm(base: Sequence[float], arms: Mapping[str, Sequence[float]], margi
     return results
 
 
-def _welch(values: Sequence[float], base: Sequence[float], alpha: float) -> tuple[float, Interval] | None:
-    """Two-sided p and interval at level 1 - alpha; None where either side has n < 2 or neither has a spread."""
-    if len(values) < 2 or len(base) < 2 or _sd(values) == _sd(base) == 0:
+def welch_test(groups: Sequence[tuple[float, Sequence[float]]], alpha: float) -> tuple[float, Interval] | None:
+    """Two-sided p and interval at level 1 - alpha of a weighted sum of means, each group (weight, values) with a
+    spread of its own (Welch 1947, Satterthwaite 1946). None where a group has n < 2 or none has a spread.
+    """
+    if any(len(values) < 2 for _, values in groups) or all(_sd(values) == 0 for _, values in groups):
         return None
-    parts = [_sd(group) ** 2 / len(group) for group in (values, base)]
+    parts = [weight**2 * _sd(values) ** 2 / len(values) for weight, values in groups]
     variance = sum(parts)
-    df = variance**2 / sum(part**2 / (len(group) - 1) for part, group in zip(parts, (values, base), strict=True))
-    mean = math.fsum(values) / len(values) - math.fsum(base) / len(base)
+    df = variance**2 / sum(part**2 / (len(values) - 1) for part, (_, values) in zip(parts, groups, strict=True))
+    mean = weighted_mean(groups)
     half = float(scipy.stats.t.isf(alpha / 2, df)) * math.sqrt(variance)
     return 2 * float(scipy.stats.t.sf(abs(mean) / math.sqrt(variance), df)), (mean - half, mean + half)
 
@@ -257,17 +273,21 @@ def _welch(values: Sequence[float], base: Sequence[float], alpha: float) -> tupl
 def pair(base: Mapping[int, float], arm: Mapping[int, float]) -> Paired:
     """Paired comparison over the seeds that both have (seed -> value)."""
     seeds = sorted(base.keys() & arm.keys())
-    if not seeds:
+    correlation = _correlation([base[seed] for seed in seeds], [arm[seed] for seed in seeds])
+    return paired([arm[seed] - base[seed] for seed in seeds], correlation)
+
+
+def paired(differences: Sequence[float], correlation: float | None = None) -> Paired:
+    """What differences, one a seed, show."""
+    if not differences:
         return Paired(0, reason="no seed in common")
-    differences = [arm[seed] - base[seed] for seed in seeds]
     summary = summarize(differences)
     t_p = None
     if summary.interval and summary.mean is not None and summary.sd:
         t = summary.mean / (summary.sd / math.sqrt(summary.n))
         t_p = 2 * float(scipy.stats.t.sf(abs(t), summary.n - 1))
-    correlation = _correlation([base[seed] for seed in seeds], [arm[seed] for seed in seeds])
     reason = "all differences equal: no interval" if summary.sd == 0 else summary.reason
-    return Paired(len(seeds), summary.mean, summary.interval, t_p, sign_flip_p(differences), correlation, reason)
+    return Paired(summary.n, summary.mean, summary.interval, t_p, sign_flip_p(differences), correlation, reason)
 
 
 def _correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -5,33 +5,46 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
 from harness.reporting import conditions
+from harness.reporting.contrasts import Contrast, Weights, contrasts
+from harness.reporting.factors import Factorial, structure_of
 from harness.reporting.images import ClassAccuracy, Predictions, per_class, per_image
-from harness.reporting.model import MISSING, AgainstPublished, Arm, Published, Run, Score, StudyReport
+from harness.reporting.model import (
+    MISSING,
+    Arm,
+    Interaction,
+    Ladder,
+    Run,
+    Step,
+    StudyReport,
+)
+from harness.reporting.published import accuracy_of, against_published, loss_of
 from harness.reporting.runs import metric_of, run_of, shown_path, statuses
 from harness.reporting.statistics import (
     Comparison,
-    Summary,
     compare,
     detectable_difference,
     pair,
     pooled_spread,
-    prediction_interval,
     summarize,
-    wilson_interval,
 )
 from harness.spec import ablation
-from harness.spec.ablation import Reference, Study
+from harness.spec.ablation import Study
 from harness.spec.identity import spec_digest
 from harness.tracking.journal import Journal
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder, Store
 
 Found = tuple[RunFolder, Record]
+Values = Mapping[str, Mapping[int, float]]
+"""Arm -> seed -> headline accuracy."""
+
+OTHER_IMAGES = "measured on other images than the base"
 
 
 def build(study: Study, store: Store) -> StudyReport:
@@ -49,7 +62,8 @@ def build(study: Study, store: Store) -> StudyReport:
     compared = _compared(study, runs)
     base_classes = per_class(_predictions(runs[study.base.name]))
     arms = tuple(_arm(arm, runs, compared, study, expected, base_classes) for arm in study.arms)
-    spread = pooled_spread([_accuracies(runs[arm.name]) for arm in study.arms])
+    structure, values = structure_of(study), _comparable(study, runs)
+    spread = pooled_spread([list(by_seed.values()) for by_seed in values.values()])
     sd = spread[0] if spread else 0.0
     return StudyReport(
         name=study.name,
@@ -62,11 +76,14 @@ def build(study: Study, store: Store) -> StudyReport:
         seeds=study.seeds,
         margin=study.margin,
         arms=arms,
-        published=_published(study.reference, arms, study.base.spec.data.protocol) if study.reference else None,
+        published=against_published(study.reference, arms, study.base.spec.data.protocol) if study.reference else None,
         spread=spread,
         detectable=detectable_difference(len(study.seeds), len(study.arms) - 1, sd),
         remarks=study.remarks,
         teachers=teachers,
+        ladders=tuple(_ladder(study, names, values) for names in structure.ladders),
+        interactions=_interactions(study, structure.factorials, values),
+        grids=structure.grids,
     )
 
 
@@ -175,15 +192,39 @@ def _compared(study: Study, runs: Mapping[str, Sequence[Run]]) -> dict[str, Comp
     """Every arm against the base; one that is measured on other images than the base counts, but gets no number."""
     base = study.base
     alike = {arm.name for arm in study.arms if _images(arm) == _images(base)}
-    values = {arm.name: _accuracies(runs[arm.name]) if arm.name in alike else [] for arm in study.arms[1:]}
-    compared = compare(_accuracies(runs[base.name]), values, study.margin)
+    values = {name: list(by_seed.values()) for name, by_seed in _comparable(study, runs).items()}
+    compared = compare(values.pop(base.name), values, study.margin)
     return {name: _explained(one, runs[name], name in alike) for name, one in compared.items()}
+
+
+def _comparable(study: Study, runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[int, float]]:
+    """`Values`; {} for an arm that is measured on other images than the base."""
+    images = _images(study.base)
+    return {arm.name: _by_seed(runs[arm.name]) if _images(arm) == images else {} for arm in study.arms}
+
+
+def _ladder(study: Study, names: Sequence[str], values: Values) -> Ladder:
+    steps = list(pairwise(names))
+    found = _contrasts(study, [{arm: 1, before: -1} for before, arm in steps], values)
+    return Ladder(tuple(Step(before, arm, one) for (before, arm), one in zip(steps, found, strict=True)))
+
+
+def _interactions(study: Study, factorials: Sequence[Factorial], values: Values) -> tuple[Interaction, ...]:
+    family = [{one.both: 1, one.first: -1, one.second: -1, one.neither: 1} for one in factorials]
+    return tuple(map(Interaction, factorials, _contrasts(study, family, values)))
+
+
+def _contrasts(study: Study, family: Sequence[Weights], values: Values) -> list[Contrast]:
+    """With the reason where an arm has runs enough, but on other images."""
+    others = {arm.name for arm in study.arms if _images(arm) != _images(study.base)}
+    found = contrasts(values, family, study.margin)
+    return [replace(one, reason=OTHER_IMAGES) if others & one.weights.keys() else one for one in found]
 
 
 def _explained(comparison: Comparison, runs: Sequence[Run], alike: bool) -> Comparison:
     """Where there is no number, why not: that all its runs diverged is what the study found out about an arm."""
     if not alike:
-        return replace(comparison, reason="measured on other images than the base")
+        return replace(comparison, reason=OTHER_IMAGES)
     if comparison.reason and not any(run.counted for run in runs):
         return replace(comparison, reason=f"the arm has no full-length run: {statuses(runs)}")
     return comparison
@@ -217,10 +258,10 @@ def _arm(
         macs=recorded[0].macs if recorded else None,
         runs=tuple(own),
         last=last,
-        last_loss=_loss([run.last for run in counted]),
-        best=_accuracy([run.best for run in counted]),
-        best_loss=_loss([run.best for run in counted]),
-        flipped=_accuracy([run.flipped for run in counted]),
+        last_loss=loss_of([run.last for run in counted]),
+        best=accuracy_of([run.best for run in counted]),
+        best_loss=loss_of([run.best for run in counted]),
+        flipped=accuracy_of([run.flipped for run in counted]),
         train=summarize([run.train_accuracy for run in counted if run.train_accuracy is not None]),
         difference=difference,
         paired=pair(_by_seed(runs[study.base.name]), _by_seed(own) if comparable else {}) if difference else None,
@@ -235,53 +276,3 @@ def _arm(
 
 def _contradictions(runs: Sequence[Run]) -> list[str]:
     return [f"seed {run.seed}: {run.contradiction}" for run in runs if run.contradiction]
-
-
-def _accuracy(scores: Sequence[Score]) -> Summary:
-    return summarize([score.accuracy for score in scores if score.accuracy is not None])
-
-
-def _loss(scores: Sequence[Score]) -> Summary:
-    return summarize([score.loss for score in scores if score.loss is not None])
-
-
-# --- against the published number ---------------------------------------------------------------
-
-
-def _published(reference: Reference, arms: Sequence[Arm], protocol: str) -> Published:
-    """Like with like: ours selected as the published number was, where the records have that."""
-    which, measured, alike = _alike(reference, arms, protocol)
-    rows = []
-    for arm in arms:
-        scores = [getattr(run, which) for run in arm.counted]
-        accuracy, loss = _accuracy(scores), _loss(scores)
-        prediction = prediction_interval(accuracy, reference.runs)
-        rows.append(
-            AgainstPublished(
-                arm=arm.name,
-                accuracy=accuracy,
-                loss=loss,
-                difference=None if accuracy.mean is None else accuracy.mean - reference.accuracy,
-                loss_difference=None if loss.mean is None or reference.loss is None else loss.mean - reference.loss,
-                prediction=prediction,
-                inside=prediction[0] <= reference.accuracy <= prediction[1] if prediction else None,
-            )
-        )
-    binomial = wilson_interval(reference.accuracy, reference.images) if reference.images else None
-    return Published(reference, binomial, measured, alike, tuple(rows))
-
-
-def _alike(reference: Reference, arms: Sequence[Arm], protocol: str) -> tuple[str, str, bool]:
-    """Which of a run's scores stands beside the published number, in words, and whether it is like with like."""
-    counted = [run for arm in arms for run in arm.counted]
-
-    def all_have(which: str) -> bool:
-        return bool(counted) and all(getattr(run, which).accuracy is not None for run in counted)
-
-    if reference.selection == "test" and protocol == "paper" and all_have("best_on_test"):
-        return "best_on_test", "the checkpoint with the lowest loss on the test set, its test accuracy", True
-    if reference.selection == "validation" and protocol == "holdout" and all_have("best_on_test"):
-        return "best_on_test", "the checkpoint with the lowest validation loss, its test accuracy", True
-    if all_have("last_on_test"):
-        return "last_on_test", "the last epoch, its test accuracy", reference.selection == "none"
-    return "last", "the last epoch, its validation accuracy", False

@@ -197,7 +197,7 @@ def test_welch_with_holm_is_scipys_and_statsmodels() -> None:
 
 def test_welch_interval_is_scipys() -> None:
     base, arm = draw(3, 5)
-    found = s._welch(arm, base, 0.01)
+    found = s.welch_test([(1, arm), (-1, base)], 0.01)
     theirs = stats.ttest_ind(arm, base, equal_var=False).confidence_interval(0.99)
     assert found is not None
     assert found[1] == pytest.approx((theirs.low, theirs.high))

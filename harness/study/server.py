@@ -52,4 +52,4 @@ def preloaded(tracked: bool) -> list[str]:
     modules = ["harness.runner", "torch._dynamo"]
     if tracked:
         modules += ["wandb", "wandb.sdk.launch.inputs.internal", "requests"]
-    return modules
+    return [*modules, "harness.study.frozen"]

@@ -6,11 +6,18 @@ No torch here, so that a command can start the server first and import torch its
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def start(tracked: bool) -> ForkServerContext:
@@ -41,6 +48,51 @@ def _interrupts_held() -> Iterator[None]:
 def heed_interrupts() -> None:
     """In a process that the server has forked, first of all."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def ask(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What `function` returns or raises, done in a process that the server forks.
+
+    So this process gets an answer that takes torch without importing torch: it stays small, and it starts and ends
+    at once. Function, arguments and answer are pickled.
+    """
+    context = multiprocessing.get_context("forkserver")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, arguments, named), name=function.__name__)
+    process.start()
+    sender.close()
+    try:
+        error, answer = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"the process that was to do {function.__name__} ended with {process.exitcode}") from None
+    except BaseException:  # Ctrl-C
+        process.kill()
+        raise
+    finally:
+        receiver.close()
+        process.join()
+    if error is not None:
+        raise error
+    return answer  # type: ignore[no-any-return]
+
+
+def _answer(
+    sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    try:
+        heed_interrupts()
+        sender.send((None, function(*arguments, **named)))
+    except KeyboardInterrupt:
+        return  # the asking process has it too
+    except Exception as error:
+        where = traceback.format_exc()
+        error.add_note(f"in the process that did {function.__name__}:\n{where}")
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            error = RuntimeError(where)
+        sender.send((error, None))
 
 
 def preloaded(tracked: bool) -> list[str]:

@@ -18,8 +18,9 @@ from harness.judge import judge, judged_set
 from harness.options import RunOptions
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
+from harness.tracking.background import start_mirror
 from harness.tracking.journal import Journal
-from harness.tracking.mirror import Mirror, open_mirror
+from harness.tracking.mirror import Mirror
 from harness.tracking.record import Record, Results, Scores, Status, Wandb
 from harness.tracking.store import RunFolder, atomic_write_bytes
 from harness.training import checkpoint, device
@@ -130,7 +131,7 @@ class Session:
 
     def _open_mirror(self) -> Mirror:
         spec, options = self.spec, self.options
-        mirror = open_mirror(
+        mirror = start_mirror(
             options.wandb,
             self.folder,
             self.record,
@@ -142,10 +143,17 @@ class Session:
             tags=[tag for tag in (options.study, options.arm, spec.data.dataset, spec.data.protocol) if tag],
             notes=options.notes or spec.notes,
         )
-        if mirror.state not in ("offline", "online", "disabled"):
-            self.observer(Note(self.record.run_id, f"Weights & Biases: {mirror.state}", warning=True))
         self.record.wandb = Wandb(id=self.record.run_id if options.wandb != "disabled" else None, state=mirror.state)
         return mirror
+
+    def _look_after_mirror(self) -> None:
+        """What became of it stands in the record, and trouble is told when it comes."""
+        state = self.mirror.state
+        if state == self.record.wandb.state:
+            return
+        self.record.wandb = self.record.wandb.model_copy(update={"state": state})
+        if state not in ("offline", "online"):
+            self.observer(Note(self.record.run_id, f"Weights & Biases: {state}", warning=True))
 
     # --- continuing ---
 
@@ -187,8 +195,9 @@ class Session:
         self.journal.append(row)
         self.record.epochs_done = row["epoch"]
         self.record.test_reads += self.spec.data.protocol == "paper"  # its validation set is the test set
-        self.folder.write_record(self.record)
         self.mirror.log(row)
+        self._look_after_mirror()
+        self.folder.write_record(self.record)
         if self.options.checkpoint_every == 0 or self.wants_save():
             self.save(state)
         self.observer(EpochDone(self.record.run_id, row, self.spec.train.epochs, self.pace.seconds_left()))

@@ -207,7 +207,7 @@ def test_an_interrupt_after_the_end_leaves_the_run_complete(
         def finish(self, record: Record) -> Wandb:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "open_mirror", lambda *arguments, **given: Hanging())
+    monkeypatch.setattr(session, "start_mirror", lambda *arguments, **given: Hanging())
     with pytest.raises(Interrupted, match="complete"):
         runner.run(spec, options=options())
     [record] = Store(Path("runs")).records()

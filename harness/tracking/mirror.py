@@ -291,6 +291,16 @@ def end_service() -> None:
         wandb.teardown()
 
 
+def kill_service() -> None:
+    """Kill the process that wandb started, so that calls which wait for it fail; nothing where there is none."""
+    setup = sys.modules.get("wandb.sdk.wandb_setup")
+    singleton: Any = getattr(setup, "_singleton", None)
+    connection = getattr(singleton, "_connection", None)
+    process = getattr(getattr(connection, "_proc", None), "_process", None)
+    if process is not None:
+        process.kill()
+
+
 def _failure(error: Exception) -> str:
     return f"failed: {_reason(error)}"
 

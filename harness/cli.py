@@ -289,6 +289,11 @@ def plan_command(
     override: Overrides = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once, for the expected time.")] = 1,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Plan with this many seeds.")] = None,
+    device: Annotated[str, typer.Option("--device", help="Whose time is expected: auto, cpu, mps, cuda.")] = "auto",
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time a few steps on the device; no data is needed.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every arm, however many there are.")] = False,
     runs_dir: RunsDir = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -296,16 +301,9 @@ def plan_command(
     from harness.spec.ablation import load_study
 
     study = load_study(file, override or [], seeds)
-    from harness.study.plan import make_plan
-    from harness.tracking.store import Store
+    from harness.terminal.plan import plan_and_show
 
-    plan = make_plan(study, Store(runs_dir))
-    if as_json:
-        _print_json(_plan_document(plan))
-        return
-    from harness.terminal.tables import print_plan
-
-    print_plan(plan, _console(), jobs)
+    plan_and_show(study, runs_dir, device, jobs, _console(), measured=measure, every=every, as_json=as_json)
 
 
 @command

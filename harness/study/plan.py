@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from harness.errors import InputError
 from harness.reporting.dunnett import detectable_difference
-from harness.reporting.runs import metric_of
-from harness.reporting.statistics import pooled_spread, smallest_sign_flip_p
+from harness.reporting.statistics import smallest_sign_flip_p
 from harness.spec import identity
 from harness.spec.ablation import Arm, Study
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.loss import Distill
+from harness.study.expected import Pace, Sample, pace_of, schedule
+from harness.study.spread import Spread, spread_of
 from harness.teacher import find, lineage, resolve_study
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder, Store
@@ -22,8 +23,8 @@ from harness.training.guard import cost as cost_of
 
 State = Literal["done", "to_do", "running", "failed"]
 
-ASSUMED_SPREAD = 0.002  # standard deviation of accuracy over seeds, where no finished runs tell it
-GUESS_BELOW = 5  # degrees of freedom under which a spread is a guess
+SEEDS_TO_TELL = (2, 3, 5, 8, 10, 15, 20, 30, 50, 100)  # of which the next ones above a study's own are told
+MORE_SEEDS = 3  # how many of them
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,20 @@ class PlannedRun:
     record: Record | None
     folder: RunFolder | None
 
+    @property
+    def begun(self) -> bool:
+        """It was left before its end with a state saved, and goes on there."""
+        if self.state != "to_do" or self.record is None or self.folder is None:
+            return False
+        return self.folder.last.exists() or self.folder.previous.exists()
+
+    @property
+    def share_left(self) -> float:
+        """Of its epochs, those that are still to be trained, as far as the record knows; 0 for a finished run."""
+        if self.state == "done":
+            return 0.0
+        return 1 - self.record.epochs_done / self.arm.spec.train.epochs if self.record and self.begun else 1.0
+
 
 @dataclass(frozen=True)
 class PlannedArm:
@@ -52,9 +67,14 @@ class PlannedArm:
     """Of the forward pass of the network it learns from; 0 without one."""
 
     @property
+    def epoch_work(self) -> int:
+        """MACs of an epoch of training: a step is three forward passes, and one of the teacher."""
+        return (3 * self.cost.macs + self.teacher_macs) * self.arm.spec.train_images
+
+    @property
     def work(self) -> int:
-        """What one run costs, in MACs per training image: a step is three forward passes, and one of the teacher."""
-        return (3 * self.cost.macs + self.teacher_macs) * self.arm.spec.train.epochs
+        """MACs of one run from its beginning to its last epoch."""
+        return self.epoch_work * self.arm.spec.train.epochs
 
     @property
     def headroom(self) -> int | None:
@@ -71,18 +91,10 @@ class PlannedTeacher:
     cost: Cost
     run: PlannedRun
 
-
-@dataclass(frozen=True)
-class Spread:
-    """The standard deviation that the detectable difference assumes, where it is from, its degrees of freedom."""
-
-    sd: float
-    source: str
-    df: int
-
     @property
-    def is_guess(self) -> bool:
-        return self.df < GUESS_BELOW
+    def work(self) -> int:
+        """MACs of its training."""
+        return 3 * self.cost.macs * self.spec.train_images * self.spec.train.epochs
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,10 @@ class Plan:
     detectable_difference: float | None
     smallest_sign_flip_p: float
     teachers: tuple[PlannedTeacher, ...] = ()
+    more_seeds: tuple[tuple[int, float], ...] = ()
+    """(n, the difference that n seeds can show), this study's own n first."""
+    pace: Pace | None = None
+    """How fast runs like these go, as far as anything tells."""
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:
@@ -103,19 +119,37 @@ class Plan:
     def count(self, state: State) -> int:
         return sum(run.state == state for run in self.runs)
 
-    def expected_seconds(self) -> float | None:
-        """Of all that is to do, in one process; from finished runs, scaled by MACs and epochs. None: nothing known."""
-        known = [run for run in self.runs if run.state == "done" and run.record and run.record.timings.get("total")]
-        if not known:
+    def elsewhere(self) -> dict[str | None, list[PlannedRun]]:
+        """Finished runs that were not made for this study, by the study that made them; None: a run of its own."""
+        found: dict[str | None, list[PlannedRun]] = {}
+        for run in self.runs:
+            if run.state == "done" and run.record and run.record.study != self.study.name:
+                found.setdefault(run.record.study, []).append(run)
+        return found
+
+    def expected_seconds(self, states: Sequence[State] = ("to_do",)) -> float | None:
+        """Of all runs in these states, their teachers too, one after the other; None: nothing known."""
+        return self.wall_seconds(1, states)
+
+    def wall_seconds(self, jobs: int, states: Sequence[State] = ("to_do",)) -> float | None:
+        """Likewise with `jobs` runs at once, seed by seed as `ablate` starts them; teachers come first, one by one."""
+        if self.pace is None:
             return None
-        work = {arm.arm.name: arm.work for arm in self.arms}
-        pace = sum(run.record.timings["total"] for run in known if run.record) / sum(work[r.arm.name] for r in known)
-        teaching = sum(3 * t.cost.macs * t.spec.train.epochs for t in self.teachers if t.run.state == "to_do")
-        return pace * (teaching + sum(work[r.arm.name] for r in self.runs if r.state in ("to_do", "failed")))
+        teaching = [teacher.work for teacher in self.teachers if teacher.run.state in states]
+        columns = zip(*(arm.runs for arm in self.arms), strict=True)
+        work = {planned.arm.name: planned.work for planned in self.arms}
+        runs = [run for column in columns for run in column if run.state in states]
+        seconds = schedule([work[run.arm.name] * run.share_left for run in runs], jobs)
+        return self.pace.seconds_per_mac * (sum(teaching) + seconds)
 
 
-def make_plan(study: Study, store: Store) -> Plan:
-    """Check every arm against its budget and look up every run.
+def make_plan(study: Study, store: Store, device_type: str | None = None) -> Plan:
+    """Check every arm against its budget and look up every run; no data is needed.
+
+    Args:
+        study: what is planned.
+        store: where its runs are, or will be.
+        device_type: "cpu", "cuda" or "mps": the expected time is that of runs on such a device if there are any.
 
     Raises:
         InputError: some arms are over their budget; all of them are named. A teacher can't teach.
@@ -129,11 +163,36 @@ def make_plan(study: Study, store: Store) -> Plan:
         PlannedArm(arm, cost, stored.look_up(arm, study.seeds), macs[_teacher_of(arm)])
         for arm, cost in zip(study.arms, costs, strict=True)
     )
-    spread = _spread(arms)
+    spread = spread_of(study, [[run.record for run in arm.runs if run.record] for arm in arms], stored.records)
     n, others = len(study.seeds), len(study.arms) - 1
     detectable = detectable_difference(n, others, spread.sd) if n > 1 and others else None
-    teachers = _teachers(study, store, stored)
-    return Plan(study, arms, spread, detectable, smallest_sign_flip_p(n), teachers)
+    return Plan(
+        study,
+        arms,
+        spread,
+        detectable,
+        smallest_sign_flip_p(n),
+        _teachers(study, store, stored),
+        _more_seeds(n, others, spread.sd, detectable),
+        pace_of(_samples(arms), stored.entries.values(), device_type),
+    )
+
+
+def _more_seeds(n: int, others: int, sd: float, detectable: float | None) -> tuple[tuple[int, float], ...]:
+    """What the study's seeds can show, and what some more would."""
+    above = [seeds for seeds in SEEDS_TO_TELL if seeds > n][:MORE_SEEDS] if others else []
+    more = [(seeds, detectable_difference(seeds, others, sd)) for seeds in above]
+    return tuple((seeds, value) for seeds, value in [(n, detectable), *more] if value is not None)
+
+
+def _samples(arms: Sequence[PlannedArm]) -> list[Sample]:
+    """What is there of the study's own runs."""
+    return [
+        Sample(run.record, run.folder, planned.epoch_work, own=True)
+        for planned in arms
+        for run in planned.runs
+        if run.record and run.folder
+    ]
 
 
 def _teachers(study: Study, store: Store, stored: _Stored) -> tuple[PlannedTeacher, ...]:
@@ -172,6 +231,10 @@ class _Stored:
         self.entries = {record.run_id: (folder, record) for folder, record in store.entries()}
         self.locks = store.locks()
 
+    @property
+    def records(self) -> list[Record]:
+        return [record for _, record in self.entries.values()]
+
     def look_up(self, arm: Arm, seeds: Sequence[int]) -> tuple[PlannedRun, ...]:
         """The arm's runs, in the order of the seeds."""
         if identity.awaits_teacher(arm.spec):
@@ -193,37 +256,21 @@ class _Stored:
         return "failed" if record and record.failed and record.status != "killed" else "to_do"
 
 
-def _spread(arms: Sequence[PlannedArm]) -> Spread:
-    groups = [[accuracy for run in arm.runs if (accuracy := _headline(run)) is not None] for arm in arms]
-    pooled = pooled_spread(groups)
-    if pooled is None or pooled[1] == 0 or pooled[0] == 0:
-        return Spread(ASSUMED_SPREAD, "assumed: this study has no two finished runs of one arm yet", 0)
-    return Spread(pooled[0], "pooled over this study's finished runs", pooled[1])
-
-
-def _headline(run: PlannedRun) -> float | None:
-    final = run.record.results.final if run.record and run.state == "done" else None
-    if final is None:
-        return None
-    value: float | None = getattr(final, metric_of(run.arm.spec.data.protocol))
-    return value
-
-
-def to_json(plan: Plan) -> dict[str, Any]:
-    """The document of `harness plan --json`."""
+def to_json(plan: Plan, jobs: int = 1) -> dict[str, Any]:
+    """The document of `harness plan --json`; `jobs` runs at once for the expected time."""
     return {
         "study": plan.study.name,
         "detectable_difference": plan.detectable_difference,
         "assumed_spread": {"sd": plan.spread.sd, "source": plan.spread.source, "df": plan.spread.df},
+        "more_seeds": [{"seeds": n, "detectable_difference": difference} for n, difference in plan.more_seeds],
         "smallest_sign_flip_p": plan.smallest_sign_flip_p,
         "expected_seconds": plan.expected_seconds(),
+        "expected": _expected(plan, jobs),
         "teachers": [
             {
                 "name": teacher.spec.name,
-                "trainable_parameters": teacher.cost.trainable_parameters,
-                "max_parameters": teacher.spec.guard.max_parameters,
-                "macs": teacher.cost.macs,
-                "runs": [{"seed": teacher.run.seed, "run_id": teacher.run.run_id, "state": teacher.run.state}],
+                **_costs(teacher.spec, teacher.cost),
+                "runs": [_run(teacher.run)],
             }
             for teacher in plan.teachers
         ],
@@ -231,11 +278,38 @@ def to_json(plan: Plan) -> dict[str, Any]:
             {
                 "name": planned.arm.name,
                 "overrides": dict(planned.arm.overrides),
-                "trainable_parameters": planned.cost.trainable_parameters,
-                "max_parameters": planned.arm.spec.guard.max_parameters,
-                "macs": planned.cost.macs,
-                "runs": [{"seed": run.seed, "run_id": run.run_id, "state": run.state} for run in planned.runs],
+                **_costs(planned.arm.spec, planned.cost),
+                "runs": [_run(run) for run in planned.runs],
             }
             for planned in plan.arms
         ],
+    }
+
+
+def _costs(spec: ExperimentSpec, cost: Cost) -> dict[str, int | None]:
+    return {
+        "trainable_parameters": cost.trainable_parameters,
+        "max_parameters": spec.guard.max_parameters,
+        "macs": cost.macs,
+    }
+
+
+def _run(run: PlannedRun) -> dict[str, Any]:
+    """`status` and `made_by` are the record's: how it stands there, and the study it was made for."""
+    known = run.record and {"status": run.record.status, "made_by": run.record.study}
+    return {"seed": run.seed, "run_id": run.run_id, "state": run.state, **(known or {"status": None, "made_by": None})}
+
+
+def _expected(plan: Plan, jobs: int) -> dict[str, Any] | None:
+    """Device-seconds of what is to do and of what failed, the wall time of the former, and what tells that."""
+    if plan.pace is None:
+        return None
+    return {
+        "device_seconds": plan.expected_seconds(),
+        "failed_device_seconds": plan.expected_seconds(("failed",)),
+        "jobs": jobs,
+        "wall_seconds": plan.wall_seconds(jobs),
+        "device_type": plan.pace.device_type,
+        "device_name": plan.pace.device_name,
+        "source": plan.pace.source,
     }

@@ -71,6 +71,18 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def type_of(device: str) -> str:
+    """The type that `--device` names, "cuda" of "cuda:1", whether there is such a device here or not.
+
+    Raises:
+        InputError: it names none.
+    """
+    kind = resolve_device("auto").type if device == "auto" else device.split(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"{device!r} is no device", where="--device", fix=CHOICES)
+    return kind
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 matrices itself (GPU, or CPU with avx512_bf16 or AMX)."""
     if device.type == "cuda":

@@ -1,0 +1,135 @@
+"""How fast runs go: from finished ones, else from the epochs of unfinished ones, scaled by the work there is."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import InputError
+from harness.spec.datasets import DATASETS
+from harness.tracking.journal import Journal
+from harness.tracking.record import Record
+from harness.tracking.store import RunFolder
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a run takes for each multiply-accumulate of its training, evaluation included, on one device."""
+
+    seconds_per_mac: float
+    device_type: str
+    device_name: str
+    source: str
+    """Where the number comes from, in words: "from 6 finished runs of this study"."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A run that tells something of the pace. `epoch_work`: MACs of one of its epochs; `own`: of this study."""
+
+    record: Record
+    folder: RunFolder
+    epoch_work: int
+    own: bool
+
+    @property
+    def device(self) -> tuple[str, str]:
+        """Type and name."""
+        provenance = self.record.provenance
+        return str(provenance.get("device_type", "unknown")), str(provenance.get("device_name", "device"))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    sample: Sample
+    epochs: int
+    seconds: float
+
+
+def pace_of(
+    own: Sequence[Sample], stored: Iterable[tuple[RunFolder, Record]], device_type: str | None = None
+) -> Pace | None:
+    """The pace of the runs that resemble the study's best; None where nothing has been trained yet.
+
+    A run on a device of `device_type` counts before one on another, a finished one before an unfinished one, one of
+    the study (`own`) before another (`stored`, where its own are among them). Those of one device are pooled: of that
+    on which there are most.
+    """
+    ids = {sample.record.run_id for sample in own}
+    others = [
+        Sample(record, folder, _epoch_work(record), own=False)
+        for folder, record in stored
+        if record.run_id not in ids and not _learns(record)
+    ]
+    wanted = [sample for sample in (*own, *others) if device_type is None or sample.device[0] == device_type]
+    every = [*own, *others]
+    for samples in (wanted, every):
+        for measure in (_finished, _unfinished):
+            for is_own in (True, False):
+                measured = [found for sample in samples if sample.own is is_own and (found := measure(sample))]
+                if measured:
+                    return _pooled(measured)
+    return None
+
+
+def _finished(sample: Sample) -> _Measured | None:
+    record = sample.record
+    seconds = record.timings.get("total", 0.0)
+    return (
+        _Measured(sample, record.epochs_done, seconds) if record.finished and seconds and record.epochs_done else None
+    )
+
+
+def _unfinished(sample: Sample) -> _Measured | None:
+    """From its journal; the evaluation of each epoch is not in there, a few per cent."""
+    if sample.record.finished:
+        return None
+    try:
+        seconds = [float(row["seconds"]) for row in Journal(sample.folder.journal_path).rows() if row.get("seconds")]
+    except InputError:
+        return None
+    return _Measured(sample, len(seconds), sum(seconds)) if seconds else None
+
+
+def _pooled(measured: Sequence[_Measured]) -> Pace:
+    [(device, _)] = Counter(item.sample.device for item in measured).most_common(1)
+    there = [item for item in measured if item.sample.device == device]
+    work = sum(item.epochs * item.sample.epoch_work for item in there)
+    whose = "of this study" if there[0].sample.own else "of others, scaled by MACs, images and epochs"
+    if there[0].sample.record.finished:
+        source = f"from {counted(len(there), 'finished run')} {whose}"
+    else:
+        source = f"from {counted(sum(item.epochs for item in there), 'epoch')} of unfinished runs {whose}"
+    return Pace(sum(item.seconds for item in there) / work, *device, source)
+
+
+def counted(number: int, what: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _learns(record: Record) -> bool:
+    """From a teacher, whose share of the work is not in the record."""
+    return bool(record.spec.get("loss", {}).get("distill"))
+
+
+def _epoch_work(record: Record) -> int:
+    """MACs of an epoch, as `PlannedArm.epoch_work`."""
+    return 3 * record.macs * _train_images(record.spec["data"])
+
+
+def _train_images(data: dict[str, Any]) -> int:
+    folder = data.get("folder")
+    images = folder["content"]["train_images"] if folder else DATASETS[data["dataset"]].train_images
+    return round(images * (0.9 if data["protocol"] == "holdout" else 1.0))
+
+
+def schedule(durations: Sequence[float], slots: int) -> float:
+    """When the last one ends, if each begins as soon as one of `slots` is free, in this order."""
+    ends = [0.0] * slots
+    for duration in durations:
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -279,3 +280,41 @@ def test_a_service_that_is_killed_or_stopped_costs_nothing(folder: RunFolder, se
     assert read_mirror(folder).rows == Journal(folder.journal_path).rows()
     assert len(read_mirror(folder).rows) == 3
     assert read_mirror(folder).told["exit_code"] == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with half a megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting a small file system needs root")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.slow
+def test_on_a_full_disk_what_wandb_lost_without_a_word_is_told(small_disk: Path) -> None:
+    folder = RunFolder(small_disk / "base-0123456789")
+    folder.create()
+    rows = journal_of(folder, 200)
+    mirror = start_mirror("offline", folder, record(), rows[:1])
+    while mirror.state == "opening":
+        time.sleep(0.01)
+    with contextlib.suppress(OSError), open(small_disk / "ballast", "wb", buffering=0) as ballast:
+        while ballast.write(b"\0" * 1024):
+            pass
+    for one in rows[1:]:
+        mirror.log(one)
+    told = mirror.finish(DONE)
+    assert told.id is None
+    assert told.state.startswith("failed: ")
+    assert Journal(folder.journal_path).rows() == rows
+    (small_disk / "ballast").unlink()
+    background.rebuild(folder, DONE, {})  # once there is space
+    assert difference(folder, DONE) is None

@@ -261,14 +261,20 @@ def test_the_spread_is_of_this_study_else_of_runs_like_it_else_assumed(study: St
     )
 
 
-@pytest.mark.parametrize(("seeds", "told"), [((0,), [2, 3, 5]), ((0, 1, 2), [3, 5, 8, 10])])
+@pytest.mark.parametrize(("seeds", "told"), [((0, 1), [2, 3, 5, 8]), ((0, 1, 2), [3, 5, 8, 10])])
 def test_more_seeds_show_less(store: Store, seeds: Sequence[int], told: list[int]) -> None:
     plan = make_plan(make_study(TWO_ARMS, seeds=seeds), store)
     assert [n for n, _ in plan.more_seeds] == told
     assert [value for _, value in plan.more_seeds] == [detectable_difference(n, 2, 0.002) for n in told]
     text = as_one_line(shown(plan))
     assert f"5 seeds {100 * (detectable_difference(5, 2, 0.002) or 0):.2f}" in text
-    assert ("no verdict is possible" in text) is (len(seeds) == 1)
+    assert "no verdict is possible" not in text
+
+
+def test_one_seed_shows_nothing(store: Store) -> None:
+    plan = make_plan(make_study(TWO_ARMS, seeds=[0]), store)
+    assert (plan.detectable_difference, plan.more_seeds) == (None, ())
+    assert "no verdict is possible" in as_one_line(shown(plan))
 
 
 def test_of_a_base_alone_there_is_nothing_to_find(store: Store) -> None:

@@ -23,7 +23,7 @@ from harness.training.guard import cost as cost_of
 
 State = Literal["done", "to_do", "running", "failed"]
 
-SEEDS_TO_TELL = (2, 3, 5, 8, 10, 15, 20, 30, 50, 100)  # of which the next ones above a study's own are told
+SEEDS_TO_TELL = (3, 5, 8, 10, 15, 20, 30, 50, 100)  # of which the next ones above a study's own are told
 MORE_SEEDS = 3  # how many of them
 
 
@@ -179,8 +179,10 @@ def make_plan(study: Study, store: Store, device_type: str | None = None) -> Pla
 
 
 def _more_seeds(n: int, others: int, sd: float, detectable: float | None) -> tuple[tuple[int, float], ...]:
-    """What the study's seeds can show, and what some more would."""
-    above = [seeds for seeds in SEEDS_TO_TELL if seeds > n][:MORE_SEEDS] if others else []
+    """What the study's seeds can show, and what some more would; of a plan with one seed nothing: see `dunnett`."""
+    if detectable is None:
+        return ()
+    above = [seeds for seeds in SEEDS_TO_TELL if seeds > n][:MORE_SEEDS]
     more = [(seeds, detectable_difference(seeds, others, sd)) for seeds in above]
     return tuple((seeds, value) for seeds, value in [(n, detectable), *more] if value is not None)
 

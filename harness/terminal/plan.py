@@ -15,7 +15,6 @@ from rich.table import Table
 
 from harness.spec.ablation import Arm, Study
 from harness.study.expected import Pace, counted
-from harness.study.measure import measure
 from harness.study.plan import Plan, PlannedRun, make_plan, to_json
 from harness.terminal.columns import Columns
 from harness.terminal.tables import table
@@ -60,6 +59,8 @@ def plan_and_show(
     for problem in store.problems:
         Console(stderr=True, highlight=False).print(f"left out: {problem}", markup=False, soft_wrap=True)
     if measured:
+        from harness.study.measure import measure  # the whole training: two seconds that a plan need not wait
+
         plan = replace(plan, pace=measure(plan.study.base.spec, device, jobs))
     if as_json:
         print(json.dumps(to_json(plan, jobs), indent=2, allow_nan=False))
@@ -195,7 +196,8 @@ def _power(plan: Plan) -> list[tuple[str, str]]:
     n, spread = len(plan.study.seeds), plan.spread
     rows = []
     if n < 2:
-        rows.append(("power", "one seed shows no spread: no verdict is possible; two are the least, five are better"))
+        least = "one seed shows no spread, so no verdict is possible: two are the least, five are better"
+        rows.append(("power", f"{least} (--seeds 5 tells what they would show)"))
     if plan.detectable_difference is not None:
         found = f"{n} seeds find a true difference of {points(plan.detectable_difference)} points with 80 % chance"
         margin = "" if plan.study.margin is None else f" (the margin is {points(plan.study.margin)})"

@@ -1,12 +1,13 @@
 # make demo    install, then the main job on an embedded data set (about a minute)
 # make test    install, then the tests
 # make lint    style and types
+# make calibration   what the report's verdicts are worth: simulated studies, about a minute
 # make bench   what the engine, the studies and the start cost, in about a quarter of an hour (needs CIFAR-10)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test slow lint bench clean
+.PHONY: install demo test slow lint bench calibration clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +35,10 @@ lint: install
 # Threads are torch's own choice here, as for a user: some arms set them themselves.
 bench: install
 	$(BIN)/python -m tests.benchmarks --json bench.json --markdown bench.md
+
+# One thread: the arrays are small, and the numbers are the same.
+calibration: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration --json reports/calibration.json --markdown reports/calibration.md
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -135,10 +135,8 @@ def prediction_interval(summary: Summary, runs: int = 1) -> Interval | None:
 
 def wilson_interval(accuracy: float, images: int) -> Interval:
     """Binomial interval of an accuracy (fraction) measured on `images` images (Wilson 1927)."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(round(accuracy * images), images, alpha=ALPHA, method="wilson")
-    return float(low), float(high)
+    found = scipy.stats.binomtest(round(accuracy * images), images).proportion_ci(1 - ALPHA, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None:
@@ -234,11 +232,7 @@ def welch_holm(base: Sequence[float], arms: Mapping[str, Sequence[float]], margi
 
 def holm(tests: Mapping[str, tuple[float, Interval] | None], margin: float | None) -> dict[str, Welch]:
     """Verdicts of tests (p and interval; None: can't be tested, counts with p = 1) by Holm's p over all of them."""
-    from statsmodels.stats.multitest import multipletests
-
-    if not tests:
-        return {}
-    adjusted = multipletests([test[0] if test else 1.0 for test in tests.values()], alpha=ALPHA, method="holm")[1]
+    adjusted = _holm_adjusted([test[0] if test else 1.0 for test in tests.values()])
     results = {}
     for (name, test), p_holm in zip(tests.items(), adjusted, strict=True):
         if test is None:
@@ -251,6 +245,18 @@ def holm(tests: Mapping[str, tuple[float, Interval] | None], margin: float | Non
             verdict = better if p_holm < ALPHA else "inconclusive"
         results[name] = Welch(p, float(p_holm), verdict)
     return results
+
+
+def _holm_adjusted(p: Sequence[float]) -> list[float]:
+    """Holm's p values (1979, Scandinavian Journal of Statistics 6:65): the i-th smallest times those not below it.
+
+    Not statsmodels', against which it is tested: importing that takes half a second, and each call collects
+    garbage, a tenth of a second beside the journals of a large study.
+    """
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1)), 1.0)
+    return [float(one) for one in adjusted]
 
 
 def welch_test(groups: Sequence[tuple[float, Sequence[float]]], alpha: float) -> tuple[float, Interval] | None:

@@ -195,6 +195,19 @@ def test_welch_with_holm_is_scipys_and_statsmodels() -> None:
     assert ours["lost"] == s.Welch(None, None, "inconclusive")
 
 
+@pytest.mark.parametrize(
+    "p", [[], [0.03], [0.01, 0.04, 0.03], [0.02, 0.02, 1.0], [0.5, 0.9, 0.6], list(RNG.random(9) / 5)]
+)
+def test_holm_is_statsmodels(p: list[float]) -> None:
+    expected = list(multipletests(p, method="holm")[1]) if p else []
+    assert s._holm_adjusted(p) == pytest.approx(expected)
+
+
+def test_holm_by_hand() -> None:
+    # 0.01 x 3; 0.03 x 2, and 0.04 x 1 is not below the one before it
+    assert s._holm_adjusted([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
 def test_welch_interval_is_scipys() -> None:
     base, arm = draw(3, 5)
     found = s.welch_test([(1, arm), (-1, base)], 0.01)

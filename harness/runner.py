@@ -15,6 +15,7 @@ from harness.events import Note, Observer, silent, unbreakable
 from harness.options import RunOptions
 from harness.session import Session
 from harness.spec import identity
+from harness.spec.cost import Cost
 from harness.spec.documents import experiment_from_dict
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
@@ -162,7 +163,7 @@ def _new_record(
     spec: ExperimentSpec,
     seed: int,
     run_id: str,
-    cost: guard.Cost,
+    cost: Cost,
     split: Split,
     hardware: device.Hardware,
     options: RunOptions,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from harness.errors import InputError
 from harness.reporting.dunnett import detectable_difference
 from harness.reporting.statistics import smallest_sign_flip_p
 from harness.spec import identity
 from harness.spec.ablation import Arm, Study
+from harness.spec.cost import Cost
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.loss import Distill
 from harness.study.expected import Pace, Sample, pace_of, schedule
@@ -18,8 +19,6 @@ from harness.study.spread import Spread, spread_of
 from harness.teacher import find, lineage, resolve_study
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder, Store
-from harness.training.guard import Cost, check_budget
-from harness.training.guard import cost as cost_of
 
 State = Literal["done", "to_do", "running", "failed"]
 
@@ -143,22 +142,30 @@ class Plan:
         return self.pace.seconds_per_mac * (sum(teaching) + seconds)
 
 
-def make_plan(study: Study, store: Store, device_type: str | None = None) -> Plan:
+class Count(Protocol):
+    """As `harness.training.guard.check_budget`, here or in another process."""
+
+    def __call__(self, specs: Sequence[ExperimentSpec], places: Sequence[str] = ()) -> list[Cost]: ...
+
+
+def make_plan(study: Study, store: Store, device_type: str | None = None, count: Count | None = None) -> Plan:
     """Check every arm against its budget and look up every run; no data is needed.
 
     Args:
         study: what is planned.
         store: where its runs are, or will be.
         device_type: "cpu", "cuda" or "mps": the expected time is that of runs on such a device if there are any.
+        count: what every arm costs; by default counted here, which takes torch.
 
     Raises:
         InputError: some arms are over their budget; all of them are named. A teacher can't teach.
     """
+    count = count or _count_here
     study = resolve_study(study, store)
-    costs = check_budget([arm.spec for arm in study.arms])
+    costs = count([arm.spec for arm in study.arms])
     stored = _Stored(store)
     macs: dict[str | None, int] = {None: 0}
-    macs |= {teacher: _teacher_macs(distill, store) for teacher, distill in _distillations(study).items()}
+    macs |= {teacher: _teacher_macs(distill, store, count) for teacher, distill in _distillations(study).items()}
     arms = tuple(
         PlannedArm(arm, cost, stored.look_up(arm, study.seeds), macs[_teacher_of(arm)])
         for arm, cost in zip(study.arms, costs, strict=True)
@@ -172,7 +179,7 @@ def make_plan(study: Study, store: Store, device_type: str | None = None) -> Pla
         spread,
         detectable,
         smallest_sign_flip_p(n),
-        _teachers(study, store, stored),
+        _teachers(study, store, stored, count),
         _more_seeds(n, others, spread.sd, detectable),
         pace_of(_samples(arms), stored.entries.values(), device_type),
     )
@@ -197,13 +204,19 @@ def _samples(arms: Sequence[PlannedArm]) -> list[Sample]:
     ]
 
 
-def _teachers(study: Study, store: Store, stored: _Stored) -> tuple[PlannedTeacher, ...]:
+def _count_here(specs: Sequence[ExperimentSpec], places: Sequence[str] = ()) -> list[Cost]:
+    from harness.training.guard import check_budget
+
+    return check_budget(specs, places)
+
+
+def _teachers(study: Study, store: Store, stored: _Stored, count: Count) -> tuple[PlannedTeacher, ...]:
     """The teachers given as experiment files, each once, a teacher's own teacher before it."""
     specs: dict[str, ExperimentSpec] = {}
     for distill in _distillations(study).values():
         for teacher in lineage(distill, store):
             specs.setdefault(identity.spec_digest(teacher), teacher)
-    costs = check_budget(list(specs.values()), [f"teacher {spec.name}" for spec in specs.values()])
+    costs = count(list(specs.values()), [f"teacher {spec.name}" for spec in specs.values()])
     arms = [Arm(spec.name, {}, spec) for spec in specs.values()]
     runs = [run for arm in arms for run in stored.look_up(arm, (arm.spec.seed,))]
     return tuple(PlannedTeacher(run.arm.spec, cost, run) for cost, run in zip(costs, runs, strict=True))
@@ -218,9 +231,9 @@ def _distillations(study: Study) -> dict[str, Distill]:
     return {distill.teacher: distill for arm in study.arms if (distill := arm.spec.loss.distill)}
 
 
-def _teacher_macs(distill: Distill, store: Store) -> int:
+def _teacher_macs(distill: Distill, store: Store, count: Count) -> int:
     try:
-        return cost_of(find(distill, store).spec).macs
+        return count([find(distill, store).spec])[0].macs
     except InputError:  # its digest is written down, and it is not there: nothing is known of it
         return 0
 

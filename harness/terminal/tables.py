@@ -13,7 +13,7 @@ from harness.terminal.words import accuracy, count, duration
 from harness.tracking.record import Record
 
 if TYPE_CHECKING:  # a list of runs needs no torch
-    from harness.training.guard import Cost
+    from harness.spec.cost import Cost
 
 
 def table(*columns: str, right: Iterable[str] = ()) -> Columns:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import InputError, Problem
+from harness.spec.cost import Cost
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.model import Model
 from harness.training.model import ResNet
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Trainable parameters, and multiply-accumulates of one image's forward pass."""
-
-    trainable_parameters: int
-    macs: int
 
 
 @cache

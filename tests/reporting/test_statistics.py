@@ -10,8 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
+from statsmodels.stats.proportion import proportion_confint
 
+from harness.reporting import dunnett
 from harness.reporting import statistics as s
 from harness.reporting.dunnett import critical_value, joint_p, loading
 
@@ -55,11 +59,47 @@ def test_prediction_interval_by_hand() -> None:
     assert s.prediction_interval(s.summarize([1.0])) is None
 
 
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_prediction_interval_is_that_of_a_model_of_one_mean(n: int) -> None:
+    (values,) = draw(n)
+    model = OLS(values, np.ones(n)).fit().get_prediction([[1.0]])
+    assert s.prediction_interval(s.summarize(values)) == pytest.approx(tuple(model.conf_int(obs=True)[0]))
+    assert s.summarize(values).interval == pytest.approx(tuple(model.conf_int(obs=False)[0]))
+
+
+def test_two_runs_by_hand() -> None:
+    # sd = 0.02 / sqrt(2); t(0.975, 1 df) = 12.706205
+    summary = s.summarize([0.70, 0.72])
+    assert summary.interval == pytest.approx((0.71 - 12.706205 * 0.01, 0.71 + 12.706205 * 0.01))
+    assert s.prediction_interval(summary) == pytest.approx(
+        (0.71 - 12.706205 * 0.01 * 3**0.5, 0.71 + 12.706205 * 0.01 * 3**0.5)
+    )
+    # Against 0.73 and 0.75: pooled sd the same, error that sd x sqrt(1/2 + 1/2), t(0.975, 2 df) = 4.302653
+    one = s.compare([0.70, 0.72], {"a": [0.73, 0.75]}, None)["a"]
+    half = 4.302653 * 0.02 / math.sqrt(2)
+    assert one.interval == pytest.approx((0.03 - half, 0.03 + half))
+    assert one.welch.p == pytest.approx(stats.ttest_ind([0.73, 0.75], [0.70, 0.72], equal_var=False).pvalue)
+    paired = s.pair({0: 0.70, 1: 0.72}, {0: 0.73, 1: 0.79})  # differences 0.03 and 0.07: mean 0.05, error 0.02
+    assert paired.interval == pytest.approx((0.05 - 12.706205 * 0.02, 0.05 + 12.706205 * 0.02))
+    assert (paired.sign_flip_p, paired.correlation) == (0.5, None)
+
+
 def test_wilson_interval_of_the_published_run() -> None:
     low, high = s.wilson_interval(0.9367, 10_000)
     assert (round(100 * low, 2), round(100 * high, 2)) == (93.18, 94.13)
-    theirs = stats.binomtest(9367, 10_000).proportion_ci(method="wilson")
-    assert (low, high) == pytest.approx((theirs.low, theirs.high))
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 50), (50, 50), (1, 3), (4999, 5000), (9367, 10_000)])
+def test_wilson_interval_is_statsmodels(right: int, images: int) -> None:
+    assert s.wilson_interval(right / images, images) == pytest.approx(
+        proportion_confint(right, images, method="wilson")
+    )
+
+
+def test_wilson_interval_by_hand() -> None:
+    # 5 of 10, z^2 = 3.841459: centre 0.5, half width sqrt(z^2/10 (0.25 + z^2/40)) / (1 + z^2/10)
+    half = math.sqrt(0.3841459 * (0.25 + 3.841459 / 40)) / 1.3841459
+    assert s.wilson_interval(0.5, 10) == pytest.approx((0.5 - half, 0.5 + half))
 
 
 def test_pooled_spread_by_hand() -> None:
@@ -216,6 +256,25 @@ def test_welch_interval_is_scipys() -> None:
     assert found[1] == pytest.approx((theirs.low, theirs.high))
 
 
+def test_arms_that_tie_with_the_base_or_with_each_other() -> None:
+    base = [0.90, 0.91, 0.92]
+    found = s.compare(base, {"same": list(base), "turned": base[::-1], "apart": [0.95, 0.96, 0.97]}, 0.05)
+    assert (found["same"].mean, found["same"].p) == (0.0, pytest.approx(1.0))
+    assert (found["same"].verdict, found["same"].welch.p) == ("no relevant difference", pytest.approx(1.0))
+    assert found["turned"].interval == pytest.approx(found["same"].interval)
+    assert found["apart"].verdict == "helps"
+
+
+def test_one_group_without_a_spread_is_judged_by_the_others() -> None:
+    base, flat = [0.90, 0.91, 0.92], [0.95, 0.95, 0.95]
+    one = s.compare(base, {"flat": flat}, None)["flat"]
+    assert one.p == pytest.approx(stats.ttest_ind(flat, base).pvalue, abs=1e-9)
+    assert one.welch.p == pytest.approx(stats.ttest_ind(flat, base, equal_var=False).pvalue)
+    # Two flat groups beside a third that is not: Dunnett has a spread, Welch none, and the verdict is marked.
+    two = s.compare([0.9, 0.9], {"flat": [0.95, 0.95], "loose": [0.90, 0.901]}, None)["flat"]
+    assert (two.verdict, two.welch.p, two.welch_differs) == ("helps", None, True)
+
+
 def test_unequal_spreads_are_marked() -> None:
     # The arm differs by little more than its own scatter; six quiet arms make the pooled spread small.
     base = [0.900, 0.901, 0.899]
@@ -312,10 +371,27 @@ def test_detectable_difference_has_the_power_it_promises(n: int, arms: int) -> N
     assert s.detectable_difference(n, arms, 0.004, power=0.9) > difference  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_detectable_difference_of_one_arm_is_statsmodels(n: int) -> None:
+    theirs = TTestIndPower().solve_power(nobs1=n, alpha=0.05, power=0.8)
+    assert s.detectable_difference(n, 1, 0.004) == pytest.approx(0.004 * theirs, rel=1e-5)
+
+
+def test_detectable_difference_is_in_the_unit_of_the_spread() -> None:
+    assert s.detectable_difference(3, 6, 0.18) == pytest.approx(100 * s.detectable_difference(3, 6, 0.0018))  # type: ignore[operator]
+
+
 def test_one_seed_detects_nothing() -> None:
     assert s.detectable_difference(1, 3, 0.01) is None
     assert s.detectable_difference(3, 0, 0.01) is None
     assert s.detectable_difference(3, 3, 0.0) is None
+
+
+def test_the_critical_value_of_a_family_is_found_once() -> None:
+    base, *arms = draw(*[25] * 40)
+    dunnett._critical_value.cache_clear()
+    s.compare(base, {str(i): arm for i, arm in enumerate(arms)}, None)
+    assert dunnett._critical_value.cache_info().misses == 1
 
 
 def test_forty_arms_take_no_time() -> None:

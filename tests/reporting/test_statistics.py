@@ -71,9 +71,8 @@ def test_two_runs_by_hand() -> None:
     # sd = 0.02 / sqrt(2); t(0.975, 1 df) = 12.706205
     summary = s.summarize([0.70, 0.72])
     assert summary.interval == pytest.approx((0.71 - 12.706205 * 0.01, 0.71 + 12.706205 * 0.01))
-    assert s.prediction_interval(summary) == pytest.approx(
-        (0.71 - 12.706205 * 0.01 * 3**0.5, 0.71 + 12.706205 * 0.01 * 3**0.5)
-    )
+    half = 12.706205 * 0.02 / math.sqrt(2) * math.sqrt(1.5)
+    assert s.prediction_interval(summary) == pytest.approx((0.71 - half, 0.71 + half))
     # Against 0.73 and 0.75: pooled sd the same, error that sd x sqrt(1/2 + 1/2), t(0.975, 2 df) = 4.302653
     one = s.compare([0.70, 0.72], {"a": [0.73, 0.75]}, None)["a"]
     half = 4.302653 * 0.02 / math.sqrt(2)
@@ -268,8 +267,9 @@ def test_arms_that_tie_with_the_base_or_with_each_other() -> None:
 def test_one_group_without_a_spread_is_judged_by_the_others() -> None:
     base, flat = [0.90, 0.91, 0.92], [0.95, 0.95, 0.95]
     one = s.compare(base, {"flat": flat}, None)["flat"]
-    assert one.p == pytest.approx(stats.ttest_ind(flat, base).pvalue, abs=1e-9)
-    assert one.welch.p == pytest.approx(stats.ttest_ind(flat, base, equal_var=False).pvalue)
+    pooled = 0.01 / math.sqrt(2)
+    assert one.p == pytest.approx(2 * stats.t.sf(0.04 / (pooled * math.sqrt(2 / 3)), 4), abs=1e-9)
+    assert one.welch.p == pytest.approx(stats.ttest_1samp(base, 0.95).pvalue)  # the flat mean is as good as known
     # Two flat groups beside a third that is not: Dunnett has a spread, Welch none, and the verdict is marked.
     two = s.compare([0.9, 0.9], {"flat": [0.95, 0.95], "loose": [0.90, 0.901]}, None)["flat"]
     assert (two.verdict, two.welch.p, two.welch_differs) == ("helps", None, True)

@@ -223,10 +223,11 @@ def ablate_command(
         print_outcome(study, outcome, paths, runs_dir, console)
     if outcome.failures:
         names = ", ".join(f"{run.arm.name} seed {run.seed}" for run in outcome.failures)
-        raise RunFailed(f"{len(outcome.failures)} of {len(outcome.plan.runs)} runs failed: {names}")
+        again = "--retry-failed runs them again"
+        raise RunFailed(f"{len(outcome.failures)} of {len(outcome.plan.runs)} runs failed: {names}; {again}")
     if left := len(outcome.plan.runs) - outcome.plan.count("done"):
         raise RunFailed(
-            f"the study is not complete: {left} of its runs are with another process; run it again when they are done"
+            f"the study is not complete: {left} of its runs were stopped; {options.run.continue_with} goes on with them"
         )
 
 

@@ -50,6 +50,12 @@ class RunBusy(InputError):
     """Another process is training this very run."""
 
 
+class RunLost(HarnessError):
+    """This process was suspended for so long that another one has taken its run over; it writes nothing more."""
+
+    status = "busy"
+
+
 class RunFailed(HarnessError):
     """A run ended without a result. `status` is the record's: diverged, crashed, out_of_memory, killed."""
 

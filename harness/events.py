@@ -64,7 +64,17 @@ class Ended:
     message: str = ""
 
 
-Event = Started | Stepped | EpochDone | Note | Ended
+@dataclass(frozen=True)
+class Elsewhere:
+    """Another process trains the run, and this one waits for it; told again with each of its epochs."""
+
+    run_id: str
+    holder: str
+    epoch: int
+    epochs: int
+
+
+Event = Started | Stepped | EpochDone | Note | Ended | Elsewhere
 Observer = Callable[[Event], None]
 
 

@@ -14,7 +14,8 @@ class RunOptions:
 
     `time_limit` and `checkpoint_every` are seconds (0: after each epoch only); `threads` None leaves
     torch's choice; `planned_seeds` are those of the study at the time; `continue_with` is the command
-    that goes on after an interruption, for messages.
+    that goes on after an interruption, for messages. `patient`: a run that another machine has claimed is
+    watched until that one shows a heartbeat, and taken over without one. `retry`: a run that failed is run again.
     """
 
     device: str = "auto"
@@ -32,6 +33,8 @@ class RunOptions:
     arm: str | None = None
     notes: str | None = None
     planned_seeds: tuple[int, ...] = ()
+    patient: bool = True
+    retry: bool = True
     continue_with: str = "run the same command again"
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
-from harness.errors import InputError, RunBusy
+from harness.errors import InputError, RunBusy, RunFailed
 from harness.events import Note, Observer, silent, unbreakable
 from harness.options import RunOptions
 from harness.session import Session
@@ -21,6 +20,7 @@ from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
 from harness.teacher import load_network, resolve, to_train
 from harness.tracking import provenance
+from harness.tracking.claim import STALE_AFTER, Claim, Held, Holder, acquire
 from harness.tracking.record import Record, Results, Scores
 from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint, device, guard
@@ -50,6 +50,7 @@ def run(
     Raises:
         InputError: over budget, data missing or damaged, runs folder not writable.
         RunBusy: another process is training this run.
+        RunLost: another process took the run over, because this one was suspended for too long.
         RunFailed: diverged, out of memory or crashed; the record says so.
         Interrupted, TimeLimitReached: stopped on purpose, state saved.
     """
@@ -68,7 +69,7 @@ def run(
     # Data that is missing or damaged is told before anything is written, even the runs folder.
     split = None if not options.fresh and _is_finished(folder) else load_split(spec, options.data_dir)
     store.ensure_writable()
-    with claim(folder):
+    with claim(folder, observer, patient=options.patient) as held:
         folder = store.find(run_id) or folder
         if options.fresh:
             set_aside(store, run_id, observer)
@@ -80,10 +81,13 @@ def run(
             if earlier.finished:
                 observer(Note(run_id, f"already done: {folder.path} ({earlier.status}); --fresh runs it again"))
                 return earlier
+            if earlier.failed and earlier.status != "killed" and not options.retry:
+                message = (earlier.error or {}).get("message", "no message")
+                raise RunFailed(f"in another process: {message}", earlier.status)
         split = split or load_split(spec, options.data_dir)
         record = _new_record(spec, seed, run_id, cost, split, hardware, options, earlier)
         teacher = load_network(spec, store, hardware)
-        session = Session(spec, record, folder, options, observer, stop, teacher)
+        session = Session(spec, record, folder, options, observer, stop, held, teacher)
         try:
             with device.arithmetic(hardware, spec.train.deterministic):
                 return session.train(split, hardware)
@@ -114,26 +118,34 @@ def _is_finished(folder: RunFolder) -> bool:
 
 
 @contextmanager
-def claim(folder: RunFolder) -> Iterator[None]:
-    """Hold the run's lock; RunBusy where another process has it (and not only looks whether it is held)."""
-    lock = FileLock(folder.lock_path, timeout=1.0)
+def claim(folder: RunFolder, observer: Observer = silent, *, patient: bool = False) -> Iterator[Claim]:
+    """Hold the run, with a heartbeat, until the block ends; one whose holder died is taken over.
+
+    `patient`: watch another machine's claim for a heartbeat before it counts as busy; without one it is taken over.
+
+    Raises:
+        RunBusy: another process has it.
+        StorageError: the runs folder can't be written.
+    """
+
+    def tell(holder: Holder) -> None:
+        text = f"{holder} has this run: watching for its heartbeat, for {STALE_AFTER:.0f} seconds at most"
+        observer(Note(folder.run_id, text))
+
     try:
-        folder.lock_path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
+        held = acquire(folder.claim_path, patient=patient, tell=tell)
+    except Held as error:
         raise RunBusy(
-            f"another process is training run {folder.run_id} at this moment",
+            f"run {folder.run_id} is being trained at this moment, by {error.holder}",
             where=str(folder.path),
             fix="wait for it, or stop it; `harness runs` shows its state",
         ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    with held:
+        yield held
 
 
 def set_aside(store: Store, run_id: str, observer: Observer) -> None:
-    """Keep what there is of a run under `aside/`; under its lock."""
+    """Keep what there is of a run under `aside/`; under its claim."""
     aside = store.set_aside(run_id)
     if aside:
         observer(Note(run_id, f"what was there is kept in {aside}"))

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from harness.duration import duration
-from harness.errors import HarnessError, Interrupted, RunFailed, StorageError, TimeLimitReached
+from harness.errors import HarnessError, Interrupted, RunFailed, RunLost, StorageError, TimeLimitReached
 from harness.events import Ended, EpochDone, Note, Observer, Started, Stepped
 from harness.judge import judge, judged_set
 from harness.options import RunOptions
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
 from harness.tracking.background import start_mirror
+from harness.tracking.claim import Claim
 from harness.tracking.journal import Journal
 from harness.tracking.mirror import Mirror
 from harness.tracking.record import Record, Results, Scores, Status, Wandb
@@ -44,9 +45,10 @@ class Session:
         options: RunOptions,
         observer: Observer,
         stop: Stop,
+        claim: Claim,
         teacher: nn.Module | None = None,
     ):
-        self.teacher = teacher
+        self.claim, self.teacher = claim, teacher
         self.spec, self.record, self.folder, self.options = spec, record, folder, options
         self.observer, self.stop_asked = observer, stop
         self.journal = Journal(folder.journal_path)
@@ -60,7 +62,10 @@ class Session:
     # --- the run ---
 
     def train(self, split: Split, hardware: device.Hardware) -> Record:
-        """Train, evaluate and record; every way out leaves a record that says how it ended."""
+        """Train, evaluate and record; every way out leaves a record that says how it ended.
+
+        But for one: a run that another process has taken over (RunLost) is that one's to write.
+        """
         try:
             with self.stop_asked.on_signals():
                 training = self._prepare(split, hardware)
@@ -68,6 +73,8 @@ class Session:
                 if outcome == "interrupted":
                     raise self._stopped()
                 self._complete(training, outcome)
+        except RunLost:
+            raise
         except (Interrupted, TimeLimitReached, KeyboardInterrupt) as error:
             if self.record.finished:
                 raise Interrupted("the run is complete; only its Weights & Biases mirror may not be") from None
@@ -94,8 +101,10 @@ class Session:
         return self.record
 
     def _prepare(self, split: Split, hardware: device.Hardware) -> Training:
+        self.claim.check()
         self.folder.create()
         training = Training(self.spec, self.record.seed, split.to(hardware.device), hardware, self.teacher)
+        self.claim.check()
         self._continue(training)
         at = training.progress
         self.pace = Pace(self.spec, len(split.train), len(split.validation or ()), training.steps)
@@ -183,6 +192,8 @@ class Session:
     # --- what the loop tells and asks ---
 
     def step_done(self, epoch: int, step: int, steps: int) -> None:
+        if self.claim.lost:
+            raise self.claim.loss()
         self.pace.step_done(epoch, step)
         now = time.monotonic()
         if now - self.told_at >= TOLD_EVERY or step == 1:
@@ -192,6 +203,7 @@ class Session:
 
     def epoch_done(self, row: dict[str, Any], state: State) -> None:
         self.pace.epoch_done(row["epoch"])
+        self.claim.check()
         self.journal.append(row)
         self.record.epochs_done = row["epoch"]
         self.record.test_reads += self.spec.data.protocol == "paper"  # its validation set is the test set
@@ -209,6 +221,7 @@ class Session:
     def save(self, state: State) -> None:
         """The previous state is kept until the new one is whole."""
         content = {"run_id": self.record.run_id, "state": state}
+        self.claim.check()
         if self.folder.last.exists():
             os.replace(self.folder.last, self.folder.previous)
         atomic_write_bytes(self.folder.last, checkpoint.serialise(content))
@@ -231,6 +244,7 @@ class Session:
         """Judge the final and the best weights, keep them and the predictions, and close the record."""
         began = time.monotonic()
         final, evaluation = self._judge(training, training.progress.epoch - 1)
+        self.claim.check()
         self._write_weights("final", training.evaluated.state_dict(), final)
         self._write_predictions(training.split, evaluation)
         flipped = None
@@ -272,6 +286,7 @@ class Session:
             text = "".join(traceback.format_exception(error))
             record.error = {"type": type(error).__name__, "message": str(error), "traceback": text}
         try:
+            self.claim.check()
             rows = self.journal.rows()
             record.timings |= {
                 "train": sum(row["seconds"] for row in rows),
@@ -283,6 +298,8 @@ class Session:
             if hasattr(self, "mirror"):
                 record.wandb = self.mirror.finish(record)
             self.folder.write_record(record)
+        except RunLost:
+            raise
         except HarnessError:
             if error is None:
                 raise

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
+from harness.tracking.claim import acquire
 from harness.tracking.store import Store
 from tests.conftest import TINY, Harness
 
@@ -109,7 +109,7 @@ def test_runs_tells_of_the_dead_and_the_damaged(harness: Harness) -> None:
     assert [run["status"] for run in json.loads(result.out)["runs"]] == ["killed"]
     assert str(second.record_path) in result.err
     assert harness("runs", "--where", "status=failed").out.count("killed") == 1
-    with FileLock(first.lock_path):
+    with acquire(first.claim_path):
         assert "running" in harness("runs").out
 
 

@@ -51,7 +51,7 @@ def loaded_by(folder: Path, *arguments: str) -> set[str]:
 @pytest.mark.parametrize(
     ("command", "unwanted"),
     [
-        ("--help", TRAINING | DISPLAY | TABLES | NUMBERS | {"pydantic", "rich", "ruamel", "filelock"}),
+        ("--help", TRAINING | DISPLAY | TABLES | NUMBERS | {"pydantic", "rich", "ruamel"}),
         ("report --help", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("check --schema", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("check tiny.yaml", {"torchvision"} | DISPLAY | TABLES | {"scipy"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 
 from harness import runner, session
 from harness.errors import InputError, Interrupted, RunFailed, StorageError, TimeLimitReached
@@ -19,6 +19,7 @@ from harness.options import RunOptions
 from harness.runner import read_test_set
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
+from harness.tracking.claim import acquire
 from harness.tracking.journal import Journal
 from harness.tracking.mirror import NullMirror
 from harness.tracking.record import Record, Wandb
@@ -338,7 +339,7 @@ def test_another_precision_needs_saying(spec: ExperimentSpec) -> None:
 
 def test_the_same_run_twice_at_once_is_refused(spec: ExperimentSpec) -> None:
     record = runner.run(spec, options=options())
-    with FileLock(folder_of(record.run_id).lock_path), pytest.raises(InputError, match="another process"):
+    with acquire(folder_of(record.run_id).claim_path), pytest.raises(InputError, match=f"process {os.getpid()} on"):
         runner.run(spec, options=options(fresh=True))
 
 

@@ -13,6 +13,7 @@ from harness import reporting
 from harness.spec import identity, yaml_tree
 from harness.spec.ablation import Study, load_study
 from harness.study.plan import make_plan
+from harness.tracking.claim import acquire
 from harness.tracking.journal import Journal
 from harness.tracking.store import RunFolder, Store
 from tests.conftest import TINY, Harness
@@ -77,18 +78,15 @@ def test_a_plan_digests_each_arm_once_and_lists_the_runs_once(folder: Path, coun
     assert len(plan.runs) == 39
     assert digests.total() == 13
     assert scans.total() == 1
-    assert claims.total() == 0  # there is no lock that could be held
+    assert claims.total() == 0  # nobody has a claim
 
 
-def test_a_plan_looks_only_at_locks_that_are_there(folder: Path, counted: Counted) -> None:
-    from filelock import FileLock
-
+def test_a_plan_looks_only_at_claims_that_are_there(folder: Path, counted: Counted) -> None:
     study, store = wide_study(folder), Store(folder / "runs")
     running = make_plan(study, store).runs[4]
     assert running.folder
-    running.folder.lock_path.parent.mkdir(parents=True)
     claims = counted(RunFolder, "is_claimed")
-    with FileLock(running.folder.lock_path):
+    with acquire(running.folder.claim_path):
         plan = make_plan(study, store)
     assert [run.run_id for run in plan.runs if run.state == "running"] == [running.run_id]
     assert claims.total() == 1

@@ -31,6 +31,7 @@ from harness.tracking.journal import Journal
 from harness.tracking.store import Store
 from harness.training import data
 from tests.conftest import Harness
+from tests.study.commands import spawn, wait_for
 from tests.training.build import timeless
 
 RUN = RunOptions(wandb="disabled", device="cpu", threads=1)
@@ -204,51 +205,6 @@ def test_seeds_extend_a_study(study: Study, folder: Path) -> None:
     assert "harness ablate" in extended_report
     assert "study.yaml --seeds 3 " in extended_report
     assert "Extended" not in reporting.render(reporting.build(study, Store(Path("runs"))), "md")
-
-
-def test_two_at_once_never_train_the_same_run(study: Study, folder: Path) -> None:
-    """The second one leaves alone what the first has claimed, before or after it planned."""
-    from filelock import FileLock
-
-    plan = make_plan(study, Store(Path("runs")))
-    first, second = plan.runs[0], plan.runs[1]
-    claimed = [Store(Path("runs")).folder(run.arm.spec.name, run.run_id) for run in (first, second)]
-    claimed[0].lock_path.parent.mkdir(parents=True)
-    later = FileLock(claimed[1].lock_path)
-
-    def claim_in_between(event: Event) -> None:
-        if isinstance(event, Started) and not later.is_locked:
-            later.acquire()
-
-    with FileLock(claimed[0].lock_path):
-        outcome = ablate(study, AblateOptions(RUN, jobs=1), claim_in_between)
-    later.release()
-    assert first.run_id not in outcome.statuses
-    assert outcome.statuses[second.run_id] == "busy"
-    assert sorted(outcome.statuses.values()) == ["busy", "completed", "completed"]
-    assert not outcome.failures
-
-
-def spawn(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "harness.cli", *arguments]
-    environment = {**os.environ, "WANDB_MODE": "disabled", "COLUMNS": "80"}
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
-    )
-
-
-def wait_for(path: str, folder: Path, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not list(folder.glob(path)):
-        assert time.monotonic() < deadline, f"no {path}"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.errors import InputError, Interrupted, Problem, RunFailed, TimeLimitReached
-from harness.events import Ended, Event, Note, Observer, silent, unbreakable
+from harness.errors import HarnessError, InputError, Interrupted, Problem, RunFailed, TimeLimitReached
+from harness.events import Elsewhere, Ended, Event, Note, Observer, silent, unbreakable
 from harness.options import AblateOptions, RunOptions
 from harness.runner import check_same_hardware, claim, set_aside
 from harness.spec.ablation import Study
 from harness.stop import Stop
 from harness.study.executor import Executor, Job, executor_for
 from harness.study.plan import Plan, PlannedRun, make_plan
+from harness.tracking.claim import Watch, evict
 from harness.tracking.record import FINISHED
-from harness.tracking.store import Store
+from harness.tracking.store import RunFolder, Store
 from harness.training.data import ensure_data
+
+LOOK_EVERY = 0.5  # seconds between two looks at the runs that others have
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Outcome:
         return tuple(run for run in self.plan.runs if run.state == "failed" or self._ended_badly(run))
 
     def _ended_badly(self, run: PlannedRun) -> bool:
-        return run.run_id is not None and self.statuses.get(run.run_id) in ("killed", "refused")
+        ended = self.statuses.get(run.run_id or "")
+        return run.state != "done" and ended in ("killed", "refused")  # done by another process meanwhile
 
 
 def ablate(
@@ -42,6 +47,9 @@ def ablate(
     """Run what is missing of `study`, teachers first, each run in a process of its own.
 
     Those processes import the calling script: a script needs the usual `if __name__ == "__main__":`.
+
+    Other processes, on this host or others, may do the same study at the same time: each run is done by one of them.
+    Those that others have are waited for, and done here where their process dies.
 
     Raises:
         InputError: an arm is over its budget, there is no such device, the runs folder can't be written, data
@@ -69,15 +77,27 @@ def ablate(
             messages[event.run_id] = event.message
         observer(event)
 
-    jobs = [_job(run, study, options) for run in chosen]
+    statuses: dict[str, str] = {}
     with stop.on_signals():
-        statuses = executor.execute(jobs, listen, stop, fail_fast=options.fail_fast)
-    _mark_killed(statuses, store)
-    after = make_plan(study, store)
-    if stop.reason and after.count("to_do"):
+        while True:
+            if chosen:
+                jobs = [_job(run, study, options) for run in chosen]
+                statuses |= executor.execute(jobs, listen, stop, fail_fast=options.fail_fast)
+                _mark_killed(statuses, store)
+            after = make_plan(study, store)
+            outcome = Outcome(after, statuses, messages)
+            if stop() or (options.fail_fast and outcome.failures):
+                break
+            chosen = _left_by_others(after, statuses)
+            elsewhere = [run for run in after.runs if run.state == "running"]
+            if not chosen and not elsewhere:
+                break
+            if not chosen:
+                wait_for_others(elsewhere, observer, stop)
+    if stop.reason and (after.count("to_do") or after.count("running")):
         left = f"{after.count('done')} of {len(after.runs)} runs are done; {options.run.continue_with} to go on"
         raise (TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left))
-    return Outcome(after, statuses, messages)
+    return outcome
 
 
 def train_teachers(study: Study, options: AblateOptions, observer: Observer, stop: Stop) -> Plan:
@@ -90,10 +110,16 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
     store = Store(options.run.runs_dir)
     plan = make_plan(study, store)
     while teacher := next((planned.run for planned in plan.teachers if _can_train(planned.run)), None):
-        if teacher.state == "failed" and teacher.record and not options.retry_failed:
+        if teacher.state == "running":
+            with stop.on_signals():
+                wait_for_others([teacher], unbreakable(observer), stop)
+            if stop.reason:
+                raise _teacher_left(teacher, options.run, stop)
+        elif teacher.state == "failed" and teacher.record and not options.retry_failed:
             failed = f"the teacher, {teacher.arm.name} (seed {teacher.seed}), is {teacher.record.status}"
             raise RunFailed(f"{failed}: no arm can learn from it; --retry-failed trains it again")
-        _train_teacher(teacher, options, store, observer, stop)
+        else:
+            _train_teacher(teacher, options, store, observer, stop)
         plan = make_plan(study, store)
     return plan
 
@@ -105,18 +131,20 @@ def _train_teacher(run: PlannedRun, study: AblateOptions, store: Store, observer
         check_same_hardware(run.record, run.folder, hardware)
     _check_data([run], options.data_dir)
     store.ensure_writable()
-    job = Job(_id(run), run.arm.spec, run.seed, replace(options, fresh=False))
+    job = Job(_id(run), run.arm.spec, run.seed, replace(options, fresh=False, patient=False))
     with stop.on_signals():
         statuses = executor.execute([job], unbreakable(observer), stop)
     _mark_killed(statuses, store)
     status = statuses.get(_id(run), "interrupted")
     if status == "interrupted":
-        left = f"the teacher, {run.arm.name}, is not trained yet; {options.continue_with} to go on"
-        raise (TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left))
-    if status == "busy":
-        raise RunFailed(f"the teacher, {run.arm.name}, is with another process: run it again when that is done")
-    if status not in FINISHED:
+        raise _teacher_left(run, options, stop)
+    if status not in FINISHED | {"busy"}:
         raise RunFailed(f"the teacher, {run.arm.name} (seed {run.seed}), ended as {status}: no arm can learn from it")
+
+
+def _teacher_left(run: PlannedRun, options: RunOptions, stop: Stop) -> HarnessError:
+    left = f"the teacher, {run.arm.name}, is not trained yet; {options.continue_with} to go on"
+    return TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left)
 
 
 def _can_train(run: PlannedRun) -> bool:
@@ -141,6 +169,40 @@ def runs_to_do(plan: Plan, options: AblateOptions) -> list[PlannedRun]:
     return [run for run in runs if not (run.state == "done" and run.run_id in _teaching(plan))]
 
 
+def _left_by_others(plan: Plan, statuses: dict[str, str]) -> list[PlannedRun]:
+    """What is to do, of that which was not tried here yet: its claimant died, or stopped."""
+    return [run for run in runs_to_do(plan, AblateOptions()) if statuses.get(_id(run), "busy") == "busy"]
+
+
+def wait_for_others(runs: Sequence[PlannedRun], observer: Observer, stop: Stop) -> None:
+    """Until one of `runs`, which other processes have, is nobody's any more, or `stop` says so.
+
+    Also a holder that shows no heartbeat for long enough loses its run, wherever it is.
+    """
+    watches = {run.run_id: Watch() for run in runs}
+    told: dict[str | None, Elsewhere] = {}
+    while not stop():
+        for run in runs:
+            holder = run.folder.holder() if run.folder else None
+            if holder is None or run.folder is None:
+                return
+            if watches[run.run_id].is_stale(holder):
+                evict(run.folder.claim_path, holder)
+                return
+            event = Elsewhere(_id(run), str(holder), _epochs_done(run.folder), run.arm.spec.train.epochs)
+            if told.get(run.run_id) != event:
+                told[run.run_id] = event
+                observer(event)
+        time.sleep(LOOK_EVERY)
+
+
+def _epochs_done(folder: RunFolder) -> int:
+    try:
+        return folder.read_record().epochs_done
+    except InputError:  # it has only begun
+        return 0
+
+
 def _teaching(plan: Plan) -> set[str | None]:
     return {teacher.run.run_id for teacher in plan.teachers}
 
@@ -161,6 +223,8 @@ def _job(run: PlannedRun, study: Study, options: AblateOptions) -> Job:
         notes=study.question,
         planned_seeds=study.seeds,
         fresh=False,  # what was there has been put aside
+        patient=False,  # the study watches, not each of its workers
+        retry=run.state == "failed",  # what failed elsewhere meanwhile has failed here
     )
     return Job(_id(run), run.arm.spec, run.seed, labels)
 
@@ -201,8 +265,9 @@ def _mark_killed(statuses: dict[str, str], store: Store) -> None:
         if folder is None:
             continue
         try:
-            record = folder.read_record()
+            with claim(folder):  # unless another process has taken it over meanwhile
+                record = folder.read_record()
+                if record.status == "running":
+                    folder.write_record(record.model_copy(update={"status": "killed"}))
         except InputError:
             continue
-        if record.status == "running":
-            folder.write_record(record.model_copy(update={"status": "killed"}))

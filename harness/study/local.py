@@ -123,6 +123,7 @@ def _start(context: Any, job: Job, slot: int) -> Worker:
 def _work(job: Job, sender: Connection) -> None:
     """In the worker: one run, its events sent to the parent; a parent that is gone stops the run."""
     server.heed_interrupts()
+    server.follow_parent()
     stop = Stop(job.options.time_limit)
 
     def send(event: Event) -> None:

@@ -239,12 +239,12 @@ def _teacher_macs(distill: Distill, store: Store, count: Count) -> int:
 
 
 class _Stored:
-    """What the store holds of the runs of a study: its folders and its locks, each listed once."""
+    """What the store holds of the runs of a study: its folders and its claims, each listed once."""
 
     def __init__(self, store: Store):
         self.store = store
         self.entries = {record.run_id: (folder, record) for folder, record in store.entries()}
-        self.locks = store.locks()
+        self.claims = store.claims()
 
     @property
     def records(self) -> list[Record]:
@@ -266,7 +266,7 @@ class _Stored:
         """A run left behind by its process (killed, interrupted) is to do; one that failed is not, unless asked."""
         if record and record.finished:
             return "done"
-        if folder.run_id in self.locks and folder.is_claimed():
+        if folder.run_id in self.claims and folder.is_claimed():
             return "running"
         return "failed" if record and record.failed and record.status != "killed" else "to_do"
 

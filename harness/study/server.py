@@ -6,8 +6,10 @@ No torch here, so that a command can start the server first and import torch its
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +50,21 @@ def _interrupts_held() -> Iterator[None]:
 def heed_interrupts() -> None:
     """In a process that the server has forked, first of all."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def follow_parent() -> None:
+    """In such a process: once the command that asked for it is dead, save the state and end, as on SIGTERM.
+
+    Before a run listens to signals that ends it at once, which loses nothing.
+    """
+    command = multiprocessing.parent_process()
+
+    def follow() -> None:
+        assert command
+        command.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, name="parent", daemon=True).start()
 
 
 def ask(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.events import Ended, EpochDone, Event, Note, Started, Stepped
+from harness.events import Elsewhere, Ended, EpochDone, Event, Note, Started, Stepped
 from harness.terminal.words import accuracy, duration, epoch_line, time_left
 
 QUIET = 30.0  # seconds after which a plain display says that it is alive
@@ -64,6 +64,11 @@ class _Display:
         raise NotImplementedError
 
 
+def waiting_line(event: Elsewhere) -> str:
+    """Who has a run that is waited for, and how far it is."""
+    return f"{event.holder} has it, {event.epoch} of {event.epochs} epochs are done; waiting for it"
+
+
 class RunDisplay(_Display):
     """One run: a line per epoch that stays, and below it a bar for the epoch in progress."""
 
@@ -71,6 +76,7 @@ class RunDisplay(_Display):
         super().__init__(console)
         self.step: Stepped | None = None
         self.told = time.monotonic()
+        self.elsewhere: str | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -87,6 +93,9 @@ class RunDisplay(_Display):
                 self.note(event)
             case Ended():
                 self.step = None
+            case Elsewhere() if event.holder != self.elsewhere:
+                self.elsewhere = event.holder
+                self.say(waiting_line(event))
         self.redraw()
 
     def _started(self, event: Started) -> None:
@@ -142,6 +151,7 @@ class StudyDisplay(_Display):
         self.running: dict[str, tuple[float, float]] = {}  # run id -> (started, seconds left)
         self.durations: list[float] = []
         self.accuracies: dict[str, float | None] = {}
+        self.elsewhere: dict[str, str] = {}  # run id -> who has it
         self.told = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -167,10 +177,22 @@ class StudyDisplay(_Display):
                 self.say(f"{self.labels[run_id]}: {event.text}", "yellow" if event.warning else "")
             case Ended():
                 self._ended(event)
+            case Elsewhere():
+                self._elsewhere(event)
         if not self.live and self.running and time.monotonic() - self.told > QUIET:
             self.told = time.monotonic()
             self.say(self._summary())
         self.redraw()
+
+    def _elsewhere(self, event: Elsewhere) -> None:
+        """A line for each new holder, and now and then how far it is where no table shows that."""
+        self.waiting.discard(event.run_id)
+        self.cells[event.run_id] = Text(f"{event.epoch}/{event.epochs} elsewhere", "magenta")
+        overdue = not self.live and time.monotonic() - self.told > QUIET
+        if self.elsewhere.get(event.run_id) != event.holder or overdue:
+            self.elsewhere[event.run_id] = event.holder
+            self.told = time.monotonic()
+            self.say(f"{self.labels[event.run_id]}: {waiting_line(event)}")
 
     def _progress(self, run_id: str, seconds_left: float) -> None:
         started = self.running.get(run_id, (time.monotonic(), 0.0))[0]

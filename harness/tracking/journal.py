@@ -38,7 +38,7 @@ class Row(TypedDict, total=False):
 
 
 class Journal:
-    """The rows of one run. One process writes (under the run's lock); any number may read meanwhile."""
+    """The rows of one run. One process writes (under the run's claim); any number may read meanwhile."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -2,7 +2,7 @@
 
 <root>/<name>-<run_id>/record.json, journal.jsonl, predictions.npz, checkpoints/, wandb/
 <root>/aside/       runs put aside by `--fresh`, not listed
-<root>/.locks/      one lock a run, outside its folder, so that it survives putting the folder aside
+<root>/.claims/     who trains which run (`harness.tracking.claim`), outside its folder, which `--fresh` puts aside
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock, Timeout
-
 from harness.errors import InputError, Problem
 from harness.spec.base import check_name
 from harness.tracking.atomic import atomic_write_bytes as atomic_write_bytes
 from harness.tracking.atomic import atomic_write_text as atomic_write_text
 from harness.tracking.atomic import atomic_writer as atomic_writer
 from harness.tracking.atomic import storage_error
+from harness.tracking.claim import Holder, look
 from harness.tracking.record import FLAT_COLUMNS, Record, flat_row, parse_record
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 Images = Literal["test", "validation", "train"]
 
 ASIDE = "aside"
-LOCKS = ".locks"
+CLAIMS = ".claims"
 RUN_ID = re.compile(r"[0-9a-z]{4,64}")
 
 
@@ -91,21 +90,18 @@ class RunFolder:
         return self.path / "wandb"
 
     @property
-    def lock_path(self) -> Path:
+    def claim_path(self) -> Path:
         """By identity, not by name: the same run under two names is still one run."""
-        return self.path.parent / LOCKS / f"{self.run_id}.lock"
+        return self.path.parent / CLAIMS / self.run_id
+
+    def holder(self) -> Holder | None:
+        """Who trains the run, as far as can be told by looking: another machine's process may have died."""
+        holder = look(self.claim_path)
+        return None if holder is None or holder.is_gone else holder
 
     def is_claimed(self) -> bool:
-        """Whether a living process holds the run's lock."""
-        if not self.lock_path.exists():
-            return False
-        try:
-            with FileLock(self.lock_path, timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:
-            return False
+        """Whether a process trains the run."""
+        return self.holder() is not None
 
     def put_away_damaged(self, checkpoint: Path) -> None:
         """Rename a checkpoint that can't be read to `<name>.damaged`."""
@@ -115,7 +111,7 @@ class RunFolder:
             raise storage_error(checkpoint, error) from error
 
     def create(self) -> None:
-        """Make the folder, and drop temporary files that a killed process left. Only under the run's lock."""
+        """Make the folder, and drop temporary files that a killed process left. Only under the run's claim."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             for folder in (self.path, self.checkpoints):
@@ -213,10 +209,10 @@ class Store:
             raise InputError(f"{run_id!r} can't be a run id: use 4 to 64 of a-z and 0-9")
         return RunFolder(self.root / f"{name}-{run_id}")
 
-    def locks(self) -> frozenset[str]:
-        """The run ids that have a lock, held or not: no other run can be claimed."""
+    def claims(self) -> frozenset[str]:
+        """The run ids that have a claim, of a living process or a dead one: nobody trains any other run."""
         try:
-            return frozenset(path.stem for path in (self.root / LOCKS).iterdir())
+            return frozenset(os.listdir(self.root / CLAIMS))
         except OSError:
             return frozenset()
 

@@ -120,10 +120,10 @@ def test_the_files_of_a_run_lie_in_its_folder(store: Store) -> None:
     assert not store.root.exists()
 
 
-def test_one_run_under_two_names_has_one_lock_and_setting_it_aside_does_not_move_it(store: Store) -> None:
-    locks = {store.folder(name, "0123456789").lock_path for name in ("base", "renamed")}
-    assert len(locks) == 1
-    assert not locks.pop().is_relative_to(store.folder("base", "0123456789").path)
+def test_one_run_under_two_names_has_one_claim_and_setting_it_aside_does_not_move_it(store: Store) -> None:
+    claims = {store.folder(name, "0123456789").claim_path for name in ("base", "renamed")}
+    assert len(claims) == 1
+    assert not claims.pop().is_relative_to(store.folder("base", "0123456789").path)
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_records_are_sorted_and_bad_folders_are_told_not_raised(store: Store) ->
     (store.root / "torn-0000000004" / "record.json").write_text('{"run_id": "000')
     (store.root / "empty-0000000005").mkdir()
     (store.root / "odd-0000000006" / "record.json").mkdir(parents=True)
-    (store.root / ".locks").mkdir()
+    (store.root / ".claims").mkdir()
     (store.root / "notes.txt").write_text("mine")
     assert [(one.name, one.seed) for one in store.records()] == [("a", 0), ("a", 1), ("b", 0)]
     told = "\n".join(map(str, store.problems))

@@ -294,6 +294,9 @@ def plan_command(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time a few steps on the device; no data is needed.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell of each run that is to do why it was not taken from the store.")
+    ] = False,
     every: Annotated[bool, typer.Option("--all", help="Show every arm, however many there are.")] = False,
     runs_dir: RunsDir = Path("runs"),
     as_json: AsJson = False,
@@ -302,9 +305,10 @@ def plan_command(
     from harness.spec.ablation import load_study
 
     study = load_study(file, override or [], seeds)
-    from harness.terminal.plan import plan_and_show
+    from harness.terminal.planning import plan_and_show
 
-    plan_and_show(study, runs_dir, device, jobs, _console(), measured=measure, every=every, as_json=as_json)
+    shown = {"measured": measure, "explained": explain, "every": every, "as_json": as_json}
+    plan_and_show(study, runs_dir, device, jobs, _console(), **shown)
 
 
 @command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -271,8 +271,11 @@ class _Stored:
         return "failed" if record and record.failed and record.status != "killed" else "to_do"
 
 
-def to_json(plan: Plan, jobs: int = 1) -> dict[str, Any]:
-    """The document of `harness plan --json`; `jobs` runs at once for the expected time."""
+def to_json(plan: Plan, jobs: int = 1, why: Callable[[PlannedRun], Any] | None = None) -> dict[str, Any]:
+    """The document of `harness plan --json`; `jobs` runs at once for the expected time.
+
+    `why` says of a run why it was not taken from the store (`harness.study.explain`).
+    """
     return {
         "study": plan.study.name,
         "detectable_difference": plan.detectable_difference,
@@ -285,7 +288,7 @@ def to_json(plan: Plan, jobs: int = 1) -> dict[str, Any]:
             {
                 "name": teacher.spec.name,
                 **_costs(teacher.spec, teacher.cost),
-                "runs": [_run(teacher.run)],
+                "runs": [_run(teacher.run, why)],
             }
             for teacher in plan.teachers
         ],
@@ -294,7 +297,7 @@ def to_json(plan: Plan, jobs: int = 1) -> dict[str, Any]:
                 "name": planned.arm.name,
                 "overrides": dict(planned.arm.overrides),
                 **_costs(planned.arm.spec, planned.cost),
-                "runs": [_run(run) for run in planned.runs],
+                "runs": [_run(run, why) for run in planned.runs],
             }
             for planned in plan.arms
         ],
@@ -309,10 +312,11 @@ def _costs(spec: ExperimentSpec, cost: Cost) -> dict[str, int | None]:
     }
 
 
-def _run(run: PlannedRun) -> dict[str, Any]:
+def _run(run: PlannedRun, why: Callable[[PlannedRun], Any] | None) -> dict[str, Any]:
     """`status` and `made_by` are the record's: how it stands there, and the study it was made for."""
-    known = run.record and {"status": run.record.status, "made_by": run.record.study}
-    return {"seed": run.seed, "run_id": run.run_id, "state": run.state, **(known or {"status": None, "made_by": None})}
+    known = {"status": run.record and run.record.status, "made_by": run.record and run.record.study}
+    reason = {"why": why(run)} if why else {}
+    return {"seed": run.seed, "run_id": run.run_id, "state": run.state, **known, **reason}
 
 
 def _expected(plan: Plan, jobs: int) -> dict[str, Any] | None:

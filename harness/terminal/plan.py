@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.spec.ablation import Arm, Study
+from harness.spec.ablation import Arm
 from harness.study.expected import Pace, counted
-from harness.study.plan import Plan, PlannedRun, make_plan, to_json
+from harness.study.plan import Plan, PlannedRun
 from harness.terminal.columns import Columns
 from harness.terminal.tables import table
 from harness.terminal.words import count, duration
-from harness.tracking.store import Store
-from harness.training import device as devices
 
 # One letter a run, told apart without colour: what it says, how it looks.
 MARKS = {
@@ -42,43 +38,14 @@ TEACHING = {
 }
 
 
-def plan_and_show(
-    study: Study,
-    runs_dir: Path,
-    device: str,
-    jobs: int,
-    console: Console,
-    *,
-    measured: bool = False,
-    every: bool = False,
-    as_json: bool = False,
-) -> None:
-    """Plan against the runs there are and print it; `measured`: with the pace of this machine's `device`."""
-    store = Store(runs_dir)
-    plan = make_plan(study, store, devices.type_of(device))
-    for problem in store.problems:
-        Console(stderr=True, highlight=False).print(f"left out: {problem}", markup=False, soft_wrap=True)
-    if measured:
-        from harness.study.measure import measure  # the whole training: two seconds that a plan need not wait
-
-        plan = replace(plan, pace=measure(plan.study.base.spec, device, jobs))
-    if as_json:
-        print(json.dumps(to_json(plan, jobs), indent=2, allow_nan=False))
-    else:
-        print_plan(plan, console, jobs, every=every)
-
-
 def print_plan(plan: Plan, console: Console, jobs: int = 1, *, every: bool = False) -> None:
     """The table, and below it how far the study is, the time and what these seeds can show."""
     shown = plan.arms if every or len(plan.arms) <= MOST_ARMS else plan.arms[:MOST_ARMS]
     console.print(plan_table(replace(plan, arms=shown)))
     if hidden := len(plan.arms) - len(shown):
         console.print(f"and {hidden:,} more arms: --all shows them, --json too")
-    below = Table.grid(padding=(0, 2, 0, 0))
-    for row in (*_progress(plan), *_teachers(plan), *_time(plan, jobs), *_power(plan)):
-        below.add_row(*map(escape, row))
     console.print()
-    console.print(below)
+    console.print(pairs((*progress(plan), *_teachers(plan), *_time(plan, jobs), *_power(plan))))
 
 
 # --- the table ---
@@ -140,7 +107,7 @@ def _coloured(look: str, text: str) -> str:
 # --- below it: (what, words) ---
 
 
-def _progress(plan: Plan) -> list[tuple[str, str]]:
+def progress(plan: Plan) -> list[tuple[str, str]]:
     """What the marks mean, with how many runs have each; runs that other studies have made."""
     seeds, counts = plan.study.seeds, Counter(map(_look, plan.runs))
     legend = ", ".join(f"{mark} {counts[look]:,} {words}" for look, (mark, words, _) in MARKS.items() if counts[look])
@@ -210,6 +177,14 @@ def _power(plan: Plan) -> list[tuple[str, str]]:
     if n > 1:
         rows.append(("sign flip", f"the smallest p that {n} paired seeds can reach is {plan.smallest_sign_flip_p:.4g}"))
     return rows
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    """(what, words), the words folded beside it."""
+    made = Table.grid(padding=(0, 2, 0, 0))
+    for row in rows:
+        made.add_row(*map(escape, row))
+    return made
 
 
 # --- words ---

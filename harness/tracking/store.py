@@ -271,6 +271,17 @@ class Store:
             raise storage_error(target, error) from error
         return target
 
+    def aside(self) -> dict[str, Path]:
+        """Where the runs are that were set aside, by run id; of several of one id the latest."""
+        try:
+            names = sorted(path.name for path in (self.root / ASIDE).iterdir())
+        except OSError:
+            return {}
+        # <name>-<run_id>-<moment>-<token>; a name may have dashes of its own
+        parts = [(name.rsplit("-", 3), name) for name in names]
+        latest = sorted((split[2], split[1], name) for split, name in parts if len(split) == 4)
+        return {run_id: self.root / ASIDE / name for _, run_id, name in latest}
+
     def _folders(self) -> list[RunFolder]:
         """Sorted by name; files, hidden folders and `aside/` are no runs. Empty when there is no root."""
         try:

@@ -16,7 +16,7 @@ from harness.stop import Stop
 from harness.study.executor import Executor, Job, executor_for
 from harness.study.plan import Plan, PlannedRun, make_plan
 from harness.tracking.claim import Watch, evict
-from harness.tracking.record import FINISHED
+from harness.tracking.record import FAILED, FINISHED
 from harness.tracking.store import RunFolder, Store
 from harness.training.data import ensure_data
 
@@ -38,7 +38,7 @@ class Outcome:
 
     def _ended_badly(self, run: PlannedRun) -> bool:
         ended = self.statuses.get(run.run_id or "")
-        return run.state != "done" and ended in ("killed", "refused")  # done by another process meanwhile
+        return run.state != "done" and ended in (*FAILED, "refused")  # done by another process meanwhile
 
 
 def ablate(

@@ -15,6 +15,7 @@ from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate, runs_to_do, train_teachers
 from harness.study.executor import executor_for
 from harness.study.plan import PlannedRun
+from harness.terminal.failures import advice, failure_table
 from harness.terminal.live import RunDisplay, StudyDisplay
 from harness.terminal.tables import table
 from harness.terminal.words import accuracy
@@ -68,11 +69,12 @@ def print_outcome(study: Study, outcome: Outcome, paths: Sequence[Path], runs_di
         )
     console.print()
     console.print(shown)
-    for run in outcome.failures:
-        error = (run.record and run.record.error) or {}
-        status = run.record.status if run.record else outcome.statuses.get(run.run_id or "", run.state)
-        message = error.get("message") or outcome.messages.get(run.run_id or "", "no message")
-        console.print(f"{escape(run.arm.name)} seed {run.seed}: {status}: {escape(message)}", style="red")
+    if outcome.failures:
+        console.print()
+        console.print(failure_table(outcome), style="red")
+        for line in advice(outcome):
+            console.print(line)
+        console.print()
     elsewhere = outcome.plan.count("running")
     if elsewhere:
         console.print(f"trained by another process at this moment: {elsewhere}; the report has what is done so far")

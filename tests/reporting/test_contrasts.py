@@ -17,7 +17,7 @@ from harness.reporting import build, render
 from harness.reporting.contrasts import Contrast, contrasts
 from harness.reporting.dunnett import critical_value, joint_p
 from harness.reporting.factors import Factorial, Grid, structure_of
-from harness.reporting.statistics import Paired
+from harness.reporting.statistics import Paired, welch_test
 from harness.tracking.store import Store
 from tests.reporting.synthetic import add, fill, make_record, make_study
 
@@ -120,6 +120,15 @@ def test_four_spreads_have_satterthwaites_degrees_of_freedom() -> None:
     assert found.welch.p == pytest.approx(2 * stats.t.sf(abs(found.mean or 0) / math.sqrt(total), df))
 
 
+def test_welchs_margin_is_the_familys_too() -> None:
+    arms = by_seed(a=[0.9000, 0.9010, 0.9005, 0.8995], b=[0.9004, 0.9013, 0.9008, 0.8999])
+    weights = {"b": 1, "a": -1}
+    low, high = welch_test([(1, list(arms["b"].values())), (-1, list(arms["a"].values()))], 0.05)[1]  # type: ignore[index]
+    margin = 1.2 * max(-low, high)  # wide enough for one contrast, not for one of six
+    assert contrasts(arms, [weights], margin)[0].welch.verdict == "no relevant difference"
+    assert contrasts(arms, 6 * [weights], margin)[0].welch.verdict == "inconclusive"
+
+
 # --- what can't be said ---
 
 
@@ -187,6 +196,16 @@ def test_changes_of_several_fields_have_an_interaction_too() -> None:
     assert structure({"a": two, "b": SE, "ab": two | SE}) == ((), (Factorial("small", "a", "b", "ab"),), ())
 
 
+def test_of_three_changes_the_interactions_are_of_two_at_a_time() -> None:
+    arms = {"a": SE, "b": CUTMIX, "c": CLIP, "ab": SE | CUTMIX, "ac": SE | CLIP, "bc": CUTMIX | CLIP}
+    _, factorials, _ = structure(arms | {"abc": SE | CUTMIX | CLIP})
+    assert {(one.neither, one.first, one.second, one.both) for one in factorials} == {
+        ("small", "a", "b", "ab"),
+        ("small", "a", "c", "ac"),
+        ("small", "b", "c", "bc"),
+    }
+
+
 def grid_of(widths: tuple[int, ...], dropouts: tuple[float, ...], **more: Any) -> dict[str, dict[str, Any]]:
     return {f"w{w}_d{d}": {"model.width": w, "model.dropout": d, **more} for w in widths for d in dropouts}
 
@@ -226,8 +245,9 @@ def test_a_third_field_gives_a_matrix_for_each_of_its_values() -> None:
         f"{name}_lr": overrides
         for name, overrides in grid_of((32, 64), (0.1, 0.2), **{"optim.optimizer.lr": 0.2}).items()
     }
-    _, _, grids = structure(arms)
+    _, factorials, grids = structure(arms)
     assert [grid.fixed for grid in grids] == [{}, {"optim.optimizer.lr": 0.2}]
+    assert [one.both for one in factorials] == ["w64_d0.2"]
     assert grids[1].cells[1] == ("w64_d0.1_lr", "w64_d0.2_lr")
 
 

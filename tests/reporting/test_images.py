@@ -46,6 +46,9 @@ def test_the_median_is_over_seeds_and_the_widest_gaps_come_first() -> None:
     assert (found.median_lost, found.median_won) == (1.0, 0.0)
     assert found.most_lost == (ImageCount(0, 0, 2, 0),)  # the others: right with two seeds of three in both
     assert found.most_won == ()
+    assert (found.always_lost, found.always_won) == (0, 0)
+    turned = per_image({0: wrong, 1: one, 2: one}, {0: right, 1: right, 2: wrong})
+    assert (turned.always_lost, turned.always_won, len(turned.most_won)) == (0, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -344,10 +344,27 @@ def runs_command(
     where: Annotated[
         str | None, typer.Option("--where", metavar="FIELD=VALUE", help="E.g. status=failed, arm=no_se.")
     ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="What may be deleted: runs set aside, leftovers; failed runs with --where status=failed.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: delete it.")] = False,
     runs_dir: RunsDir = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """List the runs, or show one record in full."""
+    """List the runs, show one record in full, or delete what is of no use any more."""
+    if prune:
+        if run:
+            raise InputError("--prune is for the whole runs folder", where=run, fix="leave the run out")
+        from harness.terminal.prune import prune_and_show
+
+        prune_and_show(runs_dir, where, _console(), yes=yes, as_json=as_json)
+        return
+    if yes:
+        raise InputError("--yes is for --prune", where="--yes")
     from harness.tracking.select import find_record, matching, standing
     from harness.tracking.store import Store
 

@@ -45,7 +45,7 @@ class PlannedRun:
         """It was left before its end with a state saved, and goes on there."""
         if self.state != "to_do" or self.record is None or self.folder is None:
             return False
-        return self.folder.last.exists() or self.folder.previous.exists()
+        return any(path.exists() for path in self.folder.states())
 
     @property
     def share_left(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.duration import duration
 
-__all__ = ["accuracy", "count", "duration", "epoch_line", "time_left"]
+__all__ = ["accuracy", "count", "duration", "epoch_line", "size", "time_left"]
 
 
 def accuracy(value: float | None) -> str:
@@ -14,6 +14,16 @@ def accuracy(value: float | None) -> str:
 
 def count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
+
+
+def size(number: int) -> str:
+    """Bytes as people say them: "512 B", "3.2 MB"."""
+    value, unit = float(number), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
 
 
 def time_left(seconds: float) -> str:

@@ -75,6 +75,10 @@ class RunFolder:
         """The state before `last`, for when `last` can't be read."""
         return self.checkpoints / "previous.pt"
 
+    def states(self) -> tuple[Path, Path]:
+        """What an unfinished run goes on from, there or not; of no use to a finished one."""
+        return self.last, self.previous
+
     @property
     def final(self) -> Path:
         """Weights after the last epoch."""
@@ -273,14 +277,17 @@ class Store:
 
     def aside(self) -> dict[str, Path]:
         """Where the runs are that were set aside, by run id; of several of one id the latest."""
-        try:
-            names = sorted(path.name for path in (self.root / ASIDE).iterdir())
-        except OSError:
-            return {}
         # <name>-<run_id>-<moment>-<token>; a name may have dashes of its own
-        parts = [(name.rsplit("-", 3), name) for name in names]
-        latest = sorted((split[2], split[1], name) for split, name in parts if len(split) == 4)
-        return {run_id: self.root / ASIDE / name for _, run_id, name in latest}
+        parts = [(path.name.rsplit("-", 3), path) for path in self.set_aside_runs()]
+        latest = sorted((split[2], split[1], path) for split, path in parts if len(split) == 4)
+        return {run_id: path for _, run_id, path in latest}
+
+    def set_aside_runs(self) -> list[Path]:
+        """All of them, sorted by name."""
+        try:
+            return sorted((self.root / ASIDE).iterdir())
+        except OSError:
+            return []
 
     def _folders(self) -> list[RunFolder]:
         """Sorted by name; files, hidden folders and `aside/` are no runs. Empty when there is no root."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from harness.tracking.media import Samples, chosen
 from harness.tracking.record import Scores
 from harness.training.data import Split
 from harness.training.evaluate import Evaluation, evaluate
@@ -17,6 +18,13 @@ def judged_set(split: Split) -> tuple[Any, Literal["test", "validation"]]:
     if split.validation is None or split.validation_is_test:
         return split.test, "test"
     return split.validation, "validation"
+
+
+def samples(split: Split) -> Samples:
+    """Some images of the judged set, to be shown beside what the network says of them."""
+    judged, _ = judged_set(split)
+    indices = chosen(judged.labels.cpu().numpy())
+    return Samples(indices, judged.pixels[torch.from_numpy(indices)].cpu().numpy())
 
 
 def judge(training: Training, epoch: int, protocol: str, *, flip: bool = False) -> tuple[Scores, Evaluation]:

@@ -14,13 +14,14 @@ from torch import nn
 from harness.duration import duration
 from harness.errors import HarnessError, Interrupted, RunFailed, RunLost, StorageError, TimeLimitReached
 from harness.events import Ended, EpochDone, Note, Observer, Started, Stepped
-from harness.judge import judge, judged_set
+from harness.judge import judge, judged_set, samples
 from harness.options import RunOptions
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
 from harness.tracking.background import start_mirror
 from harness.tracking.claim import Claim
 from harness.tracking.journal import Journal
+from harness.tracking.media import Samples
 from harness.tracking.mirror import Mirror
 from harness.tracking.record import Record, Results, Scores, Status, Wandb
 from harness.tracking.store import RunFolder, atomic_write_bytes
@@ -53,6 +54,7 @@ class Session:
         self.observer, self.stop_asked = observer, stop
         self.journal = Journal(folder.journal_path)
         self.mirror: Mirror
+        self.samples: Samples | None = None
         self.pace: Pace
         self.saved_at = time.monotonic()
         self.told_at = 0.0
@@ -247,6 +249,7 @@ class Session:
         self.claim.check()
         self._write_weights("final", training.evaluated.state_dict(), final)
         self._write_predictions(training.split, evaluation)
+        self.samples = samples(training.split)
         flipped = None
         if self.spec.evaluation.flip_tta:
             flipped, _ = self._judge(training, final.epoch, flip=True)
@@ -296,7 +299,7 @@ class Session:
                 record.timings["images_per_second"] = sum(row["images_per_second"] for row in rows) / len(rows)
             self.folder.write_record(record)  # before wandb has its turn: should it hang, the record is true
             if hasattr(self, "mirror"):
-                record.wandb = self.mirror.finish(record)
+                record.wandb = self.mirror.finish(record, self.samples)
             self.folder.write_record(record)
         except RunLost:
             raise

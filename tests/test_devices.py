@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.errors import InputError
 from harness.options import AblateOptions, RunOptions
@@ -105,3 +106,17 @@ def test_gpus_that_are_not_there_are_exit_2_and_nothing_runs(harness: Harness, m
     assert result.code == 2
     assert "--device says cpu" in result.err
     assert not Path("runs").exists()
+
+
+def test_a_gpu_tells_of_memory_and_how_busy_it_was_and_a_cpu_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.usage(device.resolve("cpu", "fp32")) == {}
+    gpu = device.Hardware(torch.device("cuda", 1), "some GPU", "bf16", 1)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1000 + device.index)
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 73)
+    assert device.usage(gpu) == {"memory_bytes": 1001, "utilisation": 0.73}
+
+    def no_library(device: torch.device) -> int:
+        raise ModuleNotFoundError("pynvml")
+
+    monkeypatch.setattr(torch.cuda, "utilization", no_library)
+    assert device.usage(gpu) == {"memory_bytes": 1001}

@@ -21,10 +21,12 @@ from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
 from harness.tracking.claim import acquire
 from harness.tracking.journal import Journal
+from harness.tracking.media import found_samples
 from harness.tracking.mirror import NullMirror
 from harness.tracking.record import Record, Wandb
 from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint
+from harness.training.data import load_split
 from tests.conftest import Harness
 from tests.tracking.reading import read_mirror
 from tests.training.build import StopAfter, timeless
@@ -88,7 +90,6 @@ def test_a_run_leaves_what_it_promises(spec: ExperimentSpec) -> None:
 def test_final_weights_give_the_recorded_loss(spec: ExperimentSpec) -> None:
     record = runner.run(spec, options=options())
     content = checkpoint.read(folder_of(record.run_id).final)
-    from harness.training.data import load_split
     from harness.training.device import resolve
     from harness.training.evaluate import evaluate
     from harness.training.loop import Training
@@ -205,7 +206,7 @@ def test_an_interrupt_after_the_end_leaves_the_run_complete(
     spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Hanging(NullMirror):
-        def finish(self, record: Record) -> Wandb:
+        def finish(self, record: Record, samples: object = None) -> Wandb:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(session, "start_mirror", lambda *arguments, **given: Hanging())
@@ -392,6 +393,13 @@ def test_the_mirror_holds_exactly_the_journal(spec: ExperimentSpec, stopped_once
     assert mirror.config["model"]["width"] == 4
     assert record.results.final
     assert mirror.summary["final/val_accuracy"] == record.results.final.val_accuracy
+    assert mirror.summary["checkpoint/best"] == f"sha256:{record.weights['best']}"
+    assert sum(name.startswith("class_accuracy/") for name in mirror.summary) == 10
+    samples = found_samples(folder.wandb_dir)
+    assert samples
+    assert samples.pixels.shape == (20, 8, 8, 1)
+    digits = load_split(spec, Path("data")).test
+    assert (digits.pixels[samples.indices].numpy() == samples.pixels).all()
     assert record.wandb.state == "offline"
     assert record.wandb.id == record.run_id
 

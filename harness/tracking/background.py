@@ -13,8 +13,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.tracking import wandb_file
+from harness.tracking import media, wandb_file
 from harness.tracking.journal import Journal
+from harness.tracking.media import Samples
 from harness.tracking.mirror import (
     ONLINE_FINISH_SECONDS,
     ONLINE_START_SECONDS,
@@ -66,6 +67,7 @@ class BackgroundMirror:
         self._behind = False
         self._mirror: Mirror | None = None
         self._told: Wandb | None = None
+        self._samples: Samples | None = None  # set before the record is handed over
         self._thread = threading.Thread(target=self._work, name="wandb mirror", daemon=True)
         self._thread.start()
 
@@ -81,11 +83,12 @@ class BackgroundMirror:
         except queue.Full:
             self._behind = True
 
-    def finish(self, record: Record) -> Wandb:
+    def finish(self, record: Record, samples: Samples | None = None) -> Wandb:
         """Close the mirror, hold it against the journal and mend it; what the record is to say of it.
 
         Waits for wandb, but not forever: one that does not answer is killed.
         """
+        self._samples = samples
         told = self._finished(record.model_copy(deep=True))
         wrong = self._wrong(told, record)
         if wrong is None:
@@ -100,7 +103,7 @@ class BackgroundMirror:
         mirror = self._mirror = open_mirror(self._mode, self._folder, self._record, self._rows, **self._labels)
         while not isinstance(item := self._waiting.get(), Record):
             mirror.log(item)
-        self._told = mirror.finish(item)
+        self._told = mirror.finish(item, self._samples)
 
     # --- at the end ---
 
@@ -125,7 +128,7 @@ class BackgroundMirror:
 
     def _rebuilt(self, record: Record, wrong: str) -> Wandb:
         try:
-            rebuild(self._folder, record, self._labels)
+            rebuild(self._folder, record, self._labels, self._samples)
         except RebuildFailed as error:
             return Wandb(id=None, state=f"failed: {wrong}" if str(error) in wrong else f"failed: {wrong}; {error}")
         return Wandb(id=record.run_id, state=f"offline, rebuilt from the journal: {wrong}")
@@ -150,22 +153,35 @@ def difference(folder: RunFolder, record: Record) -> str | None:
     expected = summary(record)
     if {name: told.summary.get(name) for name in expected} != expected:
         return "its summary is another"
-    return None
+    return media.difference(path.parent / "files", media.shown(folder, record), told.summary)
 
 
 class RebuildFailed(Exception):
     """The mirror could not be written anew."""
 
 
-def rebuild(folder: RunFolder, record: Record, labels: Mapping[str, Any], seconds: float = REBUILD_SECONDS) -> None:
-    """Write the mirror's file anew from the journal and `record`, offline.
+def rebuild(
+    folder: RunFolder,
+    record: Record,
+    labels: Mapping[str, Any],
+    samples: Samples | None = None,
+    seconds: float = REBUILD_SECONDS,
+) -> None:
+    """Write the mirror's file anew from the journal, `record` and the predictions, offline.
 
+    Images that are not given as `samples` are taken from the mirror that is replaced, where it has them.
     In a process of its own: the wandb of this one may be frozen or half dead.
 
     Raises:
         RebuildFailed: it could not be, or what is there afterwards is not what the journal says.
     """
-    given = {"folder": str(folder.path), "record": record.model_dump(mode="json"), "labels": dict(labels)}
+    samples = samples or media.found_samples(folder.wandb_dir)
+    given = {
+        "folder": str(folder.path),
+        "record": record.model_dump(mode="json"),
+        "labels": dict(labels),
+        "samples": samples and samples.to_json(),
+    }
     try:
         done = subprocess.run(
             [sys.executable, "-m", "harness.tracking.background"],
@@ -190,7 +206,8 @@ def _main() -> None:
     given = json.load(sys.stdin)
     folder, record = RunFolder(Path(given["folder"])), Record.model_validate(given["record"])
     mirror = open_mirror("offline", folder, record, Journal(folder.journal_path).rows(), **given["labels"])
-    state = mirror.finish(record).state
+    samples = Samples.from_json(given["samples"]) if given["samples"] else None
+    state = mirror.finish(record, samples).state
     if state != "offline":
         sys.exit(print(state.removeprefix("failed: ")) or 1)
 

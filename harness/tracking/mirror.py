@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from harness.tracking import media
+from harness.tracking.media import Samples
 from harness.tracking.record import Record, Results, Scores, Wandb
 from harness.tracking.store import RunFolder
 
@@ -65,8 +67,11 @@ class Mirror(Protocol):
         """Add one row of the journal."""
         ...
 
-    def finish(self, record: Record) -> Wandb:
-        """Write the scores and the status, close the file, end wandb's process; what the record is to say."""
+    def finish(self, record: Record, samples: Samples | None = None) -> Wandb:
+        """Write the scores, the status and what the predictions show, with `samples` as their images; close the file.
+
+        Ends wandb's process; what the record is to say.
+        """
         ...
 
 
@@ -79,7 +84,7 @@ class NullMirror:
     def log(self, row: Mapping[str, Any]) -> None:
         """Drop the row; the journal has it."""
 
-    def finish(self, record: Record) -> Wandb:
+    def finish(self, record: Record, samples: Samples | None = None) -> Wandb:
         """Only the state."""
         return Wandb(id=None, state=self.state)
 
@@ -103,12 +108,18 @@ class WandbMirror:
         except Exception as error:  # a dead service raises builtin errors, not only wandb's
             self._fail(error)
 
-    def finish(self, record: Record) -> Wandb:
-        """Close the file with `best/...`, `final/...`, `status` and the exit code (0: finished)."""
-        self._close(summary(record), exit_code(record))
+    def finish(self, record: Record, samples: Samples | None = None) -> Wandb:
+        """Close the file with `best/...`, `final/...`, `status`, tables and the exit code (0: finished)."""
+        self._close(summary(record), exit_code(record), media.shown(self._folder, record), samples)
         return Wandb(id=record.run_id, state=self.state)
 
-    def _close(self, told: Mapping[str, Any], code: int) -> None:
+    def _close(
+        self,
+        told: Mapping[str, Any],
+        code: int,
+        shown: media.Shown = media.NOTHING,
+        samples: Samples | None = None,
+    ) -> None:
         if self._run is None:
             return
         run, self._run = self._run, None
@@ -116,6 +127,9 @@ class WandbMirror:
         try:
             with _quarters(self._folder, online=self.state == "online"):
                 run.summary.update(told)
+                if shown.tables:
+                    run.summary.update(media.write(Path(run.dir), shown, samples))
+                    _send_along(run)
                 run.finish(exit_code=code)
         except Exception as error:
             self.state = _failure(error)
@@ -208,6 +222,12 @@ def _refuse_elsewhere(run: Any, folder: RunFolder) -> None:
         raise OSError(f"{asked} can't be written, wandb went to {written.parent}")
 
 
+def _send_along(run: Any) -> None:
+    """The files of `media` are to go to the server with the run."""
+    for path in sorted(Path(run.dir).glob("media/*/*")):
+        run.save(str(path), base_path=run.dir, policy="now", glob=False)
+
+
 # --- what is told ------------------------------------------------------------------------------
 
 
@@ -218,14 +238,15 @@ def config(record: Record) -> dict[str, Any]:
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """`best/...`, `final/...` and `final_flip_tta/...` scores that there are, and the status."""
+    """`best/...`, `final/...` and `final_flip_tta/...` scores that there are, the status, and the digests of the kept
+    weights: a checkpoint is named by what it holds, and stays where it is."""
     told: dict[str, Any] = {"status": record.status, "epochs_done": record.epochs_done}
     for which in Results.model_fields:
         scores: Scores | None = getattr(record.results, which)
         if scores:
             values = {f"{which}/{field}": getattr(scores, field) for field in Scores.model_fields}
             told |= {name: value for name, value in values.items() if value is not None}
-    return told
+    return told | {f"checkpoint/{which}": f"sha256:{digest}" for which, digest in record.weights.items()}
 
 
 def exit_code(record: Record) -> int:

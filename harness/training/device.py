@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -132,6 +133,18 @@ def arithmetic(hardware: Hardware, deterministic: bool) -> Iterator[None]:
         cudnn.benchmark = before[0]
         torch.use_deterministic_algorithms(before[1])
         cudnn.allow_tf32 = before[2]
+
+
+def usage(hardware: Hardware) -> dict[str, Any]:
+    """What a GPU can tell of an epoch, for its row: `memory_bytes`, the most that tensors have taken so far, and
+    `utilisation`, the share of the last moments in which it computed, where NVIDIA's library (pynvml) is installed.
+    """
+    if hardware.kind != "cuda":
+        return {}
+    told: dict[str, Any] = {"memory_bytes": torch.cuda.max_memory_allocated(hardware.device)}
+    with suppress(Exception):  # no pynvml, or a driver that does not tell: a column less
+        told["utilisation"] = torch.cuda.utilization(hardware.device) / 100
+    return told
 
 
 def let_go(hardware: Hardware) -> None:

@@ -20,7 +20,7 @@ from harness.training import augment, draws, optim
 from harness.training.augment import Batch, Batches, Normaliser
 from harness.training.checkpoint import MEMORY_FORMAT
 from harness.training.data import Split
-from harness.training.device import Hardware, autocast
+from harness.training.device import Hardware, autocast, usage
 from harness.training.evaluate import evaluate
 from harness.training.graph import CudaRecorder, GraphedCall, GraphedStep, Lead, Recorder, Step, work_stream, working_on
 from harness.training.guard import cost
@@ -220,6 +220,7 @@ class Training:
             "lr": self.learning_rate.used,
             "seconds": seconds,
             "images_per_second": count / seconds,
+            **usage(self.hardware),
         }
         self.learning_rate.epoch_done(row)
         self._note_best(row)

@@ -84,4 +84,5 @@ class StopAfter(Stop):
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Journal rows without the two columns of time."""
-    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows]
+    measured = ("seconds", "images_per_second", "memory_bytes", "utilisation")
+    return [{key: value for key, value in row.items() if key not in measured} for row in rows]

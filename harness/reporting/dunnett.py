@@ -27,6 +27,10 @@ ALPHA = 0.05
 NODES = 160
 """Gauss-Legendre points of each integral; up to ten runs an arm for one of the base, 320 move c by less than 1e-7."""
 
+P_DIGITS, C_DIGITS = 12, 9
+"""Decimals of p and c: what is behind them depends on the processor's order of additions, and reports are compared
+byte by byte."""
+
 
 def loading(n_arm: int, n_base: int) -> float:
     """b_i: how much of an arm's t is the base's chance; 0 for an arm without runs."""
@@ -34,7 +38,7 @@ def loading(n_arm: int, n_base: int) -> float:
 
 
 def joint_p(statistic: float, loadings: Sequence[float], df: int) -> float:
-    """P(max |t_i| >= |statistic|) without any effect: Dunnett's adjusted p, in [0, 1].
+    """P(max |t_i| >= |statistic|) without any effect: Dunnett's adjusted p, in [0, 1], to 12 decimals.
 
     `loadings` holds one b_i for each planned comparison; `df` >= 1 are those of the pooled spread.
     """
@@ -45,7 +49,7 @@ def joint_p(statistic: float, loadings: Sequence[float], df: int) -> float:
     for b, count in Counter(round(b, 12) for b in loadings).items():
         shift, width = b * z[None, :], math.sqrt(1.0 - b * b)
         inside *= (scipy.special.ndtr((bound - shift) / width) - scipy.special.ndtr((-bound - shift) / width)) ** count
-    return float(np.clip(1.0 - weights_s @ inside @ weights_z, 0.0, 1.0))
+    return round(float(np.clip(1.0 - weights_s @ inside @ weights_z, 0.0, 1.0)), P_DIGITS)
 
 
 def critical_value(loadings: Sequence[float], df: int, alpha: float = ALPHA) -> float:
@@ -60,7 +64,8 @@ def _critical_value(loadings: tuple[float, ...], df: int, alpha: float) -> float
         return one_comparison
     bonferroni = float(scipy.stats.t.isf(alpha / (2 * len(loadings)), df))
     low, high = 0.9 * one_comparison, 1.1 * bonferroni  # the two bound c; the slack is for rounding
-    return float(scipy.optimize.brentq(lambda c: joint_p(c, loadings, df) - alpha, low, high, xtol=1e-10))
+    found = scipy.optimize.brentq(lambda c: joint_p(c, loadings, df) - alpha, low, high, xtol=1e-10)
+    return round(float(found), C_DIGITS)
 
 
 def power(n: int, arms: int, sd: float, difference: float) -> float:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import correlation
 from typing import Literal
 
 import numpy as np
@@ -149,10 +150,14 @@ def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None
 
 
 def _sd(values: Sequence[float]) -> float:
-    """Sample standard deviation; exactly 0 where the values differ by rounding alone."""
+    """Sample standard deviation; exactly 0 where the values differ by rounding alone.
+
+    By exact sums, so that a report has the same digits on every processor.
+    """
     if max(values) - min(values) <= NO_SPREAD:
         return 0.0
-    return float(np.std(np.asarray(values, dtype=float), ddof=1))
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 # --- arms against the base ----------------------------------------------------------------------
@@ -279,12 +284,12 @@ def welch_test(groups: Sequence[tuple[float, Sequence[float]]], alpha: float) ->
 def pair(base: Mapping[int, float], arm: Mapping[int, float]) -> Paired:
     """Paired comparison over the seeds that both have (seed -> value)."""
     seeds = sorted(base.keys() & arm.keys())
-    correlation = _correlation([base[seed] for seed in seeds], [arm[seed] for seed in seeds])
-    return paired([arm[seed] - base[seed] for seed in seeds], correlation)
+    between = _correlation([base[seed] for seed in seeds], [arm[seed] for seed in seeds])
+    return paired([arm[seed] - base[seed] for seed in seeds], between)
 
 
-def paired(differences: Sequence[float], correlation: float | None = None) -> Paired:
-    """What differences, one a seed, show."""
+def paired(differences: Sequence[float], between: float | None = None) -> Paired:
+    """What differences, one a seed, show; `between`: the correlation of what they are differences of."""
     if not differences:
         return Paired(0, reason="no seed in common")
     summary = summarize(differences)
@@ -293,13 +298,13 @@ def paired(differences: Sequence[float], correlation: float | None = None) -> Pa
         t = summary.mean / (summary.sd / math.sqrt(summary.n))
         t_p = 2 * float(scipy.stats.t.sf(abs(t), summary.n - 1))
     reason = "all differences equal: no interval" if summary.sd == 0 else summary.reason
-    return Paired(summary.n, summary.mean, summary.interval, t_p, sign_flip_p(differences), correlation, reason)
+    return Paired(summary.n, summary.mean, summary.interval, t_p, sign_flip_p(differences), between, reason)
 
 
 def _correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     if len(first) < 3 or _sd(first) == 0 or _sd(second) == 0:
         return None
-    return float(np.clip(np.corrcoef(first, second)[0, 1], -1.0, 1.0))
+    return max(-1.0, min(1.0, correlation(first, second)))
 
 
 def smallest_sign_flip_p(n_seeds: int) -> float:

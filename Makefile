@@ -2,12 +2,13 @@
 # make test    install, then the tests
 # make lint    style and types
 # make calibration   what the report's verdicts are worth: simulated studies, about a minute
+# make test-slurm   studies on a real Slurm of two nodes on this machine (root, Debian's packages; three minutes)
 # make bench   what the engine, the studies and the start cost, in about a quarter of an hour (needs CIFAR-10)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test slow lint bench calibration clean
+.PHONY: install demo test slow test-slurm lint bench calibration clean
 
 install: $(VENV)/.installed
 
@@ -25,7 +26,11 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not real_data"
 
 slow: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "slow or real_data"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "(slow or real_data) and not slurm"
+
+# It starts munged, slurmctld and two slurmd of its own, and ends them; says what is missing where something is.
+test-slurm: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -rs -m slurm tests/slurm
 
 lint: install
 	$(BIN)/ruff check .

@@ -177,6 +177,14 @@ def ablate_command(
     executor: Annotated[
         Literal["local", "ray", "slurm"], typer.Option("--executor", help="What does the runs.")
     ] = "local",
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm",
+            metavar="KEY=VALUE",
+            help="What each run asks Slurm for: partition, account, qos, constraint, time, grace, gpus, cpus, memory.",
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="Use this many seeds; what is done stays.")
     ] = None,
@@ -204,9 +212,18 @@ def ablate_command(
     from harness.options import AblateOptions
     from harness.study import server
     from harness.study.devices import parse_devices
+    from harness.study.slurm_options import parse_slurm
 
+    if slurm and executor != "slurm":
+        raise InputError("--slurm is for --executor slurm", where="--slurm", fix="add --executor slurm")
     options = AblateOptions(
-        _run_options(locals()), jobs, retry_failed, fail_fast, executor, parse_devices(devices) if devices else ()
+        _run_options(locals()),
+        jobs,
+        retry_failed,
+        fail_fast,
+        executor,
+        devices=() if devices is None else parse_devices(devices),
+        slurm=parse_slurm(slurm or []),
     )
     if executor == "local":
         server.start(tracked=wandb != "disabled")  # while this one imports

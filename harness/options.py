@@ -40,6 +40,26 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class SlurmOptions:
+    """What each run asks Slurm for; None leaves it to Slurm.
+
+    `time` is the limit of one sitting in minutes: a run that needs more is requeued and goes on from its checkpoint.
+    `grace` are the seconds before that limit at which it saves its state. `gpus` None: one, or none with
+    `--device cpu`. `memory` is in GB.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time: int = 60
+    grace: int = 90
+    gpus: int | None = None
+    cpus: int = 1
+    memory: float | None = None
+
+
+@dataclass(frozen=True)
 class AblateOptions:
     """How to go through a study; `run` holds what each of its runs is given.
 
@@ -52,3 +72,4 @@ class AblateOptions:
     fail_fast: bool = False
     executor: Literal["local", "ray", "slurm"] = "local"
     devices: tuple[int, ...] = ()
+    slurm: SlurmOptions = field(default_factory=SlurmOptions)

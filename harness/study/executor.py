@@ -12,7 +12,10 @@ from harness.options import AblateOptions, RunOptions
 from harness.runner import run
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
+from harness.tracking.provenance import DISTRIBUTION
 from harness.training.device import Hardware
+
+GRACE = 30.0  # seconds a run has to save its state after it was told to stop
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,25 @@ def executor_for(options: AblateOptions) -> Executor:
     Raises:
         InputError: it can't be had here: a missing extra, GPUs that are not there, options of another executor.
     """
+    if options.executor == "ray":
+        from harness.study.on_ray import RayExecutor
+
+        return RayExecutor(options)
+    if options.executor == "slurm":
+        from harness.study.on_slurm import SlurmExecutor
+
+        return SlurmExecutor(options)
     from harness.study.local import LocalExecutor
 
-    if options.executor != "local":
-        raise InputError(f"the executor {options.executor} is not there yet", where="--executor", fix="take local")
     return LocalExecutor(options)
+
+
+def missing_extra(extra: str) -> InputError:
+    """The error of an executor whose library is not installed."""
+    fix = f'pip install "{DISTRIBUTION}[{extra}]"'
+    return InputError(
+        f"the executor {extra} needs an extra that is not installed", where=f"--executor {extra}", fix=fix
+    )
 
 
 def perform(job: Job, observer: Observer, stop: Stop) -> Ended:

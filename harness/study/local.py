@@ -21,10 +21,9 @@ from harness.options import AblateOptions
 from harness.stop import Stop
 from harness.study import server
 from harness.study.devices import check_devices, share_out
-from harness.study.executor import Job, is_failure, perform
+from harness.study.executor import GRACE, Job, is_failure, perform
 from harness.training import device
 
-GRACE = 30.0  # seconds a worker has to save its state after it was told to stop
 NEARLY_DONE = 0.5  # seconds of training left at which the next run may begin to prepare itself
 
 

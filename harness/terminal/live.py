@@ -163,16 +163,11 @@ class StudyDisplay(_Display):
                 self.cells[run_id] = Text("starting", "cyan")
             case Stepped():
                 self._progress(run_id, event.seconds_left)
-                so_far = self.accuracies.get(run_id)
-                shown = (
-                    f"{event.epoch}/{event.epochs}"
-                    if so_far is None
-                    else f"{event.epoch}/{event.epochs} {accuracy(so_far)}"
-                )
-                self.cells[run_id] = Text(shown, "cyan")
+                self.cells[run_id] = self._at(run_id, event.epoch, event.epochs)
             case EpochDone():
                 self._progress(run_id, event.seconds_left)
                 self.accuracies[run_id] = event.row["val_accuracy"]
+                self.cells[run_id] = self._at(run_id, event.row["epoch"], event.epochs)
             case Note():
                 self.say(f"{self.labels[run_id]}: {event.text}", "yellow" if event.warning else "")
             case Ended():
@@ -193,6 +188,10 @@ class StudyDisplay(_Display):
             self.elsewhere[event.run_id] = event.holder
             self.told = time.monotonic()
             self.say(f"{self.labels[event.run_id]}: {waiting_line(event)}")
+
+    def _at(self, run_id: str, epoch: int, epochs: int) -> Text:
+        so_far = self.accuracies.get(run_id)
+        return Text(f"{epoch}/{epochs}" if so_far is None else f"{epoch}/{epochs} {accuracy(so_far)}", "cyan")
 
     def _progress(self, run_id: str, seconds_left: float) -> None:
         started = self.running.get(run_id, (time.monotonic(), 0.0))[0]

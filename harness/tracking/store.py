@@ -3,6 +3,7 @@
 <root>/<name>-<run_id>/record.json, journal.jsonl, predictions.npz, checkpoints/, wandb/
 <root>/aside/       runs put aside by `--fresh`, not listed
 <root>/.claims/     who trains which run (`harness.tracking.claim`), outside its folder, which `--fresh` puts aside
+<root>/.slurm/      logs and pickles of Slurm jobs
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Images = Literal["test", "validation", "train"]
 
 ASIDE = "aside"
 CLAIMS = ".claims"
+SLURM = ".slurm"
 RUN_ID = re.compile(r"[0-9a-z]{4,64}")
 
 
@@ -219,6 +221,15 @@ class Store:
             return frozenset(os.listdir(self.root / CLAIMS))
         except OSError:
             return frozenset()
+
+    @property
+    def slurm_dir(self) -> Path:
+        """What submitit keeps of Slurm jobs: what they are to do, their logs, and what came of them."""
+        return self.root.resolve() / SLURM
+
+    def slurm_job_path(self, run_id: str) -> Path:
+        """Holds the id of the Slurm job that was submitted last for the run."""
+        return self.slurm_dir / f"{run_id}.job"
 
     def find(self, run_id: str) -> RunFolder | None:
         """The run with this id, whatever its name (or its folder's); of several a finished one, else the first."""

@@ -28,7 +28,7 @@ from tests.conftest import Harness
 from tests.training.build import timeless
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 180
+SECONDS = 300
 EPOCHS = "train.epochs=25"
 
 

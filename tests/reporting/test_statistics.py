@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -130,6 +133,24 @@ def test_critical_values_of_dunnetts_table() -> None:
     equal = loading(4, 4)
     assert [round(critical_value([equal] * k, 10), 2) for k in (1, 2, 3)] == [2.23, 2.57, 2.76]
     assert [round(critical_value([equal] * k, 100_000), 2) for k in (1, 2, 3)] == [1.96, 2.21, 2.35]
+
+
+DIGITS = """
+from harness.reporting.dunnett import critical_value, joint_p, loading
+family = [loading(3, 3)] * 5 + [loading(8, 3)]
+print([critical_value(family, 14), *(joint_p(t, family, 14) for t in (0.3, 1.7, 2.9, 5.5))])
+"""
+
+
+def test_every_processor_gives_the_same_digits() -> None:
+    """The order of additions is OpenBLAS's choice by processor; a report is compared byte by byte all the same."""
+    kernels = ("Haswell", "Sandybridge")  # where there is no such choice, the two runs are equal anyway
+    command = [sys.executable, "-c", DIGITS]
+    environments = [os.environ | {"OPENBLAS_CORETYPE": kernel} for kernel in kernels]
+    told = {subprocess.run(command, env=env, capture_output=True, check=True).stdout for env in environments}
+    assert len(told) == 1
+    p = joint_p(1.7, [loading(3, 3)] * 6, 14)
+    assert (p, critical_value([0.0] * 3, 9)) == (round(p, 12), round(critical_value([0.0] * 3, 9), 9))
 
 
 def test_one_arm_is_students_t_test() -> None:

@@ -403,6 +403,20 @@ def runs_command(
 
 
 @command
+@looking
+def diff_command(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run or an experiment file.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Only what differs between two specs and their results: runs, their folders, or experiment files."""
+    from harness.terminal.diff import diff_and_show
+
+    diff_and_show(first, second, runs_dir, _console(), as_json=as_json)
+
+
+@command
 def predict_command(
     run: Annotated[
         str, typer.Argument(help="A run id, its beginning, or a run's folder.", metavar="RUN", show_default=False)

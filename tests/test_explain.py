@@ -15,10 +15,11 @@ from rich.console import Console
 
 from harness.spec import identity
 from harness.spec.ablation import Arm, Study
+from harness.spec.difference import Difference, differences
 from harness.spec.documents import apply_overrides, experiment_from_dict
 from harness.spec.experiment import ExperimentSpec
 from harness.study.explain import Explainer, Reason
-from harness.study.nearest import Difference, Nearest, _leaves, differences
+from harness.study.nearest import Nearest, _leaves
 from harness.study.plan import make_plan
 from harness.terminal.reasons import print_reasons
 from harness.tracking.record import Record

@@ -57,6 +57,7 @@ def loaded_by(folder: Path, *arguments: str) -> set[str]:
         ("check tiny.yaml", {"torchvision"} | DISPLAY | TABLES | {"scipy"}),
         ("plan study.yaml --seeds 1", {"torchvision", "scipy.stats"} | DISPLAY | TABLES),
         ("plan study.yaml --json", {"torchvision"} | DISPLAY | TABLES),
+        ("runs --prune", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("runs", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("runs --json", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("report", TRAINING | DISPLAY | TABLES | {"scipy.stats"}),
@@ -65,6 +66,11 @@ def loaded_by(folder: Path, *arguments: str) -> set[str]:
 )
 def test_command_imports_only_what_it_needs(studied: Path, command: str, unwanted: set[str]) -> None:
     assert loaded_by(studied, *command.split()) & unwanted == set()
+
+
+def test_two_runs_are_compared_without_what_trains_them(studied: Path) -> None:
+    first, second, *_ = (record.run_id for record in Store(studied / "runs").records())
+    assert loaded_by(studied, "diff", first, second) & (TRAINING | DISPLAY | TABLES | NUMBERS) == set()
 
 
 def test_the_probe_sees_what_is_loaded(studied: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from harness.errors import InputError, Problem
 from harness.spec import identity
 from harness.spec.diagnostics import show
+from harness.spec.difference import Difference
 from harness.spec.documents import experiment_from_dict
 from harness.spec.experiment import ExperimentSpec
-from harness.study.nearest import Difference, Nearest
+from harness.study.nearest import Nearest
 from harness.study.plan import Plan, PlannedRun
 from harness.tracking.record import Record
 from harness.tracking.store import Store

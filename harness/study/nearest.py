@@ -4,69 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from harness.spec import identity
+from harness.spec.difference import Difference, differences_of
 from harness.spec.experiment import ExperimentSpec
 
 CHUNK = 1000  # specs compared with all stored ones at once
 SAME_NAME = 0.5  # of two that differ in as many fields the one of the same name is nearer
 
 Matrix = np.ndarray[Any, Any]
-Tree = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One field: its value in the spec that is asked about, and in the other. None also where it is not there."""
-
-    field: str
-    here: Any
-    there: Any
-
-
-def differences(here: ExperimentSpec, there: ExperimentSpec) -> tuple[Difference, ...]:
-    """The identity fields that differ, a toggle that is off in one of them once; as written, defaults filled in."""
-    return _differences(here, identity.canonical(here), there, identity.canonical(there))
-
-
-def _differences(
-    here: ExperimentSpec, fields_here: Tree, there: ExperimentSpec, fields_there: Tree
-) -> tuple[Difference, ...]:
-    paths = _differing(fields_here, fields_there)
-    found = tuple(Difference(path, _at(here, path), _at(there, path)) for path in paths)
-    # Widths are compared group by group: where the depths differ, `width: 64` may stand for more or fewer numbers.
-    return tuple(item for item in found if item.here != item.there) or found
-
-
-def _differing(here: Any, there: Any, path: str = "") -> Iterator[str]:
-    if not (isinstance(here, Mapping) and isinstance(there, Mapping)):
-        if here != there:
-            yield path
-        return
-    if here.get("kind") != there.get("kind"):  # the settings of one kind mean nothing to another
-        yield path
-        return
-    for key in sorted(here.keys() | there.keys()):
-        below = f"{path}.{key}" if path else key
-        if path == "" and isinstance(here.get(key, {}), Mapping) and isinstance(there.get(key, {}), Mapping):
-            yield from _differing(here.get(key, {}), there.get(key, {}), below)  # a section is no toggle
-        elif key in here and key in there:
-            yield from _differing(here[key], there[key], below)
-        else:
-            yield below
-
-
-def _at(spec: ExperimentSpec, path: str) -> Any:
-    """The field's value as JSON has it; None where there is no such field."""
-    value: Any = spec
-    for key in path.split("."):
-        value = getattr(value, key, None)
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else json.loads(json.dumps(value))
 
 
 class Nearest:
@@ -96,7 +45,7 @@ class Nearest:
             trees = [identity.canonical(spec) for spec in specs]
             positions = self._positions(specs, [dict(_leaves(tree)) for tree in trees])
             for spec, tree, position in zip(specs, trees, positions, strict=True):
-                yield position, _differences(spec, tree, self.stored[position], self._canonical[position])
+                yield position, differences_of(spec, tree, self.stored[position], self._canonical[position])
 
     def _positions(self, specs: Sequence[ExperimentSpec], leaves: Sequence[Mapping[str, str]]) -> list[int]:
         fields, values, names = self._encoded(specs, leaves)
@@ -128,7 +77,7 @@ class Nearest:
         return fields, values, names
 
 
-def _leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     """(path, value) of every field; of a toggle that is on itself too."""
     for key, value in tree.items():
         below = f"{path}.{key}" if path else key

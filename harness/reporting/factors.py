@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.spec.ablation import Arm, Study
 
+Items = frozenset[tuple[str, str]]
 Differences = Mapping[str, str]
 """Path of a field in which an arm differs from the base -> its value there, as JSON."""
 
@@ -85,13 +86,19 @@ def _at(tree: Any, path: str) -> Any:
 
 def _ladders(base: str, differ: Mapping[str, Differences]) -> Iterable[tuple[str, ...]]:
     """Chains of at least two arms, in the study's order, each setting more than the one before it."""
+    order = {arm: i for i, arm in enumerate(differ)}
+    by_size: dict[int, list[str]] = {}
+    for arm, differences in differ.items():
+        by_size.setdefault(len(differences), []).append(arm)
     taken: set[str] = set()
     for first in differ:
         if first in taken:
             continue
         chain = [first]
-        for arm in list(differ)[list(differ).index(first) + 1 :]:
-            if arm not in taken and differ[arm].items() > differ[chain[-1]].items():
+        larger = [arm for size, arms in by_size.items() if size > len(differ[first]) for arm in arms]
+        for arm in sorted(larger, key=order.__getitem__):
+            follows = order[arm] > order[chain[-1]] and differ[arm].items() > differ[chain[-1]].items()
+            if follows and arm not in taken:
                 chain.append(arm)
         if len(chain) > 1:
             taken.update(chain)
@@ -103,23 +110,29 @@ def _ladders(base: str, differ: Mapping[str, Differences]) -> Iterable[tuple[str
 
 def _factorials(study: Study, differ: Mapping[str, Differences], grids: Sequence[Grid]) -> Iterable[Factorial]:
     """Of changes that stand alone in an arm each; and of the rows and columns of grids that the base is not in."""
-    of_items = {frozenset(differences.items()): arm for arm, differences in differ.items() if differences}
-    pairs = [
-        (one, other, of_items[frozenset(differ[one].items() | differ[other].items())])
-        for one, other in itertools.combinations([arm for arm in differ if differ[arm]], 2)
-        if not differ[one].keys() & differ[other].keys()
-        and frozenset(differ[one].items() | differ[other].items()) in of_items
-    ]
-    composed = {both for _, _, both in pairs}
-    found = [
-        Factorial(study.base.name, one, other, both)
-        for one, other, both in pairs
-        if one not in composed and other not in composed
-    ]
-    yield from found
+    arms = {frozenset(differences.items()): arm for arm, differences in differ.items() if differences}
+    order = {items: i for i, items in enumerate(arms)}
+    halves = [(one, other, one | other) for items in arms for one, other in _halves(items, order)]
+    composed = {both for _, _, both in halves}
+    for one, other, both in halves:
+        if one not in composed and other not in composed:
+            yield Factorial(study.base.name, arms[one], arms[other], arms[both])
     for grid in grids:
         if not grid.fixed and study.base.name not in itertools.chain(*grid.cells):
             yield from _within(grid)
+
+
+def _halves(items: Items, order: Mapping[Items, int]) -> list[tuple[Items, Items]]:
+    """The pairs of other arms' items that together are `items` and share none, in the study's order."""
+    few = 2 ** len(items) < len(order)
+    parts = map(frozenset, _subsets(items)) if few else [part for part in order if part < items]
+    found = [(part, items - part) for part in parts if part in order and items - part in order]
+    return sorted(((one, other) for one, other in found if order[one] < order[other]), key=lambda pair: order[pair[0]])
+
+
+def _subsets(items: Items) -> Iterable[tuple[tuple[str, str], ...]]:
+    """All but none and all of them."""
+    return itertools.chain.from_iterable(itertools.combinations(items, size) for size in range(1, len(items)))
 
 
 def _within(grid: Grid) -> Iterable[Factorial]:
@@ -142,8 +155,10 @@ def _grids(study: Study, differ: Mapping[str, Differences]) -> Iterable[Grid]:
         if _position(study, rows) > _position(study, columns):
             rows, columns = columns, rows
         inside = [arm for arm in study.arms if differ[arm.name].keys() <= fields]
-        for rest in dict.fromkeys(_rest(differ[arm.name], rows, columns) for arm in inside):
-            members = [arm for arm in inside if _rest(differ[arm.name], rows, columns) == rest]
+        slices: dict[tuple[tuple[str, str], ...], list[Arm]] = {}
+        for arm in inside:
+            slices.setdefault(_rest(differ[arm.name], rows, columns), []).append(arm)
+        for rest, members in slices.items():
             grid = _grid(study, members, rows, columns, dict(rest))
             if _has_complete_square(grid):
                 yield grid

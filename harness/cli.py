@@ -240,8 +240,7 @@ def ablate_command(
         print_outcome(study, outcome, paths, runs_dir, console)
     if outcome.failures:
         names = ", ".join(f"{run.arm.name} seed {run.seed}" for run in outcome.failures)
-        again = "--retry-failed runs them again"
-        raise RunFailed(f"{len(outcome.failures)} of {len(outcome.plan.runs)} runs failed: {names}; {again}")
+        raise RunFailed(f"{len(outcome.failures)} of {len(outcome.plan.runs)} runs failed: {names}")
     if left := len(outcome.plan.runs) - outcome.plan.count("done"):
         raise RunFailed(
             f"the study is not complete: {left} of its runs were stopped; {options.run.continue_with} goes on with them"

@@ -53,7 +53,7 @@ def test_each_kind_of_failure_is_told_and_the_others_go_on(folder: Path) -> None
     assert "--retry-failed runs failed runs again" in table
     assert "3 of 5 runs failed: raises seed 0, diverges seed 0, hungry seed 0" in err
     assert not list((folder / "runs/.claims").iterdir())
-    wait_until(lambda: not processes_of(process.pid), "processes are left", 10)
+    wait_until(lambda: not processes_of(process.pid), "processes are left", 60)
 
 
 @pytest.mark.slow

@@ -304,4 +304,4 @@ def test_two_started_together_finish_together_with_each_run_done_once(folder: Pa
     assert reports[0] == reports[1]
     assert not list((folder / "runs/.claims").iterdir())
     for process in both:
-        wait_until(lambda pid=process.pid: not processes_of(pid), "processes are left", 10)  # type: ignore[misc]
+        wait_until(lambda pid=process.pid: not processes_of(pid), "processes are left", 60)  # type: ignore[misc]

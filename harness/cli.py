@@ -416,6 +416,27 @@ def diff_command(
 
 
 @command
+def sync_command(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Run ids, their beginnings, or folders.", show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every run that was not made with --wandb disabled.")] = False,
+    wandb_project: WandbProject = None,
+    wandb_entity: WandbEntity = None,
+    time_limit: Annotated[
+        str, typer.Option("--time-limit", metavar="[H:]MM:SS", help="Give a run up after this long.")
+    ] = "5:00",
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Bring offline runs to Weights & Biases, and prove that they arrived."""
+    from harness.terminal.sync import sync_and_show
+
+    sync_and_show(runs or [], every, runs_dir, _seconds(time_limit), wandb_project, wandb_entity, as_json=as_json)
+
+
+@command
 def predict_command(
     run: Annotated[
         str, typer.Argument(help="A run id, its beginning, or a run's folder.", metavar="RUN", show_default=False)

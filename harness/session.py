@@ -22,7 +22,7 @@ from harness.tracking.background import start_mirror
 from harness.tracking.claim import Claim
 from harness.tracking.journal import Journal
 from harness.tracking.media import Samples
-from harness.tracking.mirror import Mirror
+from harness.tracking.mirror import Mirror, labels
 from harness.tracking.record import Record, Results, Scores, Status, Wandb
 from harness.tracking.store import RunFolder, atomic_write_bytes
 from harness.training import checkpoint, device
@@ -141,30 +141,26 @@ class Session:
             self.observer(Note(self.record.run_id, text, warning=True))
 
     def _open_mirror(self) -> Mirror:
-        spec, options = self.spec, self.options
-        mirror = start_mirror(
-            options.wandb,
-            self.folder,
-            self.record,
-            self.journal.rows(),
+        options = self.options
+        self.record.wandb = Wandb(
+            id=self.record.run_id if options.wandb != "disabled" else None,
             project=options.wandb_project,
             entity=options.wandb_entity,
-            group=options.study,
-            job_type=options.arm,
-            tags=[tag for tag in (options.study, options.arm, spec.data.dataset, spec.data.protocol) if tag],
-            notes=options.notes or spec.notes,
+            notes=options.notes or self.spec.notes,
         )
-        self.record.wandb = Wandb(id=self.record.run_id if options.wandb != "disabled" else None, state=mirror.state)
+        mirror = start_mirror(options.wandb, self.folder, self.record, self.journal.rows(), **labels(self.record))
+        self.record.wandb.state = mirror.state
         return mirror
 
-    def _look_after_mirror(self) -> None:
+    def _look_after_mirror(self, id: str | None, state: str) -> None:
         """What became of it stands in the record, and trouble is told when it comes."""
-        state = self.mirror.state
-        if state == self.record.wandb.state:
+        known, self.record.wandb = self.record.wandb, self.record.wandb.model_copy(update={"id": id, "state": state})
+        if state in (known.state, "offline", "online", "disabled"):
             return
-        self.record.wandb = self.record.wandb.model_copy(update={"state": state})
-        if state not in ("offline", "online"):
-            self.observer(Note(self.record.run_id, f"Weights & Biases: {state}", warning=True))
+        text = f"Weights & Biases: {state}"
+        if self.options.wandb == "online":
+            text += f"; `harness sync {self.record.run_id}` brings it there later"
+        self.observer(Note(self.record.run_id, text, warning=True))
 
     # --- continuing ---
 
@@ -210,7 +206,7 @@ class Session:
         self.record.epochs_done = row["epoch"]
         self.record.test_reads += self.spec.data.protocol == "paper"  # its validation set is the test set
         self.mirror.log(row)
-        self._look_after_mirror()
+        self._look_after_mirror(self.record.wandb.id, self.mirror.state)
         self.folder.write_record(self.record)
         if self.options.checkpoint_every == 0 or self.wants_save():
             self.save(state)
@@ -299,7 +295,8 @@ class Session:
                 record.timings["images_per_second"] = sum(row["images_per_second"] for row in rows) / len(rows)
             self.folder.write_record(record)  # before wandb has its turn: should it hang, the record is true
             if hasattr(self, "mirror"):
-                record.wandb = self.mirror.finish(record, self.samples)
+                told = self.mirror.finish(record, self.samples)
+                self._look_after_mirror(told.id, told.state)
             self.folder.write_record(record)
         except RunLost:
             raise

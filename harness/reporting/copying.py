@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,5 @@ def presentable(record: Record) -> Record:
         data["provenance"]["command"] = scrubbed(record.provenance["command"], host)
     if record.error:
         data["error"] = {key: scrub(str(record.error[key]), host) for key in ("type", "message") if key in record.error}
-    if record.wandb.state.startswith("failed"):
-        data["wandb"]["state"] = "failed"
+    data["wandb"] = {"id": record.wandb.id, "state": re.split("[:,]", record.wandb.state)[0]}
     return Record.model_validate(data)

@@ -28,7 +28,7 @@ Mode = Literal["offline", "online", "disabled"]
 
 DEFAULT_PROJECT = "budget-ablation-harness"
 ONLINE_START_SECONDS = 30.0
-ONLINE_FINISH_SECONDS = 120.0
+ONLINE_FINISH_SECONDS = 60.0  # a run's rows take one or two; what does not arrive, `harness sync` brings later
 LONGEST_TAG = 64  # the server refuses longer ones
 EXIT_INTERRUPTED = 255  # what wandb itself reports after Ctrl-C
 
@@ -188,7 +188,7 @@ def _open(mode: Mode, folder: RunFolder, record: Record, arguments: dict[str, An
         return WandbMirror(_start(wandb, "online", folder, record, arguments), folder, "online")
     except Exception as error:
         end_service()
-        state = f"offline: {_reason(error)}"
+        state = f"offline: {one_line(error)}"
     return WandbMirror(_start(wandb, "offline", folder, record, arguments), folder, state)
 
 
@@ -256,6 +256,14 @@ def exit_code(record: Record) -> int:
     return EXIT_INTERRUPTED if record.status == "interrupted" else 1
 
 
+def labels(record: Record) -> dict[str, Any]:
+    """The arguments of `open_mirror` that the record knows: where the run goes, and under which labels."""
+    data = record.spec.get("data", {})
+    tags = (record.study, record.arm, data.get("dataset"), data.get("protocol"))
+    to = {"project": record.wandb.project, "entity": record.wandb.entity, "notes": record.wandb.notes}
+    return to | {"group": record.study, "job_type": record.arm, "tags": [tag for tag in tags if tag]}
+
+
 def clean_tags(tags: Sequence[str]) -> list[str]:
     """Each tag once, none empty, none longer than the server takes."""
     return list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags if tag))
@@ -284,16 +292,20 @@ def _quarters(folder: RunFolder, online: bool) -> Iterator[None]:
     """
     before = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
     hooks = sys.exit, sys.excepthook
-    own = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data", "WANDB_ARTIFACT_DIR": "artifacts"}
-    own |= {} if online else {"WANDB_CONFIG_DIR": "config"}
-    kept = {name: value for name, value in before.items() if name in (*_CONNECTION, "WANDB_CONFIG_DIR")}
-    placed = {name: str(folder.wandb_dir / place) for name, place in own.items()}
-    _replace_environment(kept | placed | {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"})
+    _replace_environment(quarters(folder.wandb_dir, online) | {"WANDB_SILENT": "true"})
     try:
         yield
     finally:
         _replace_environment(before)
         sys.exit, sys.excepthook = hooks
+
+
+def quarters(place: Path, online: bool) -> dict[str, str]:
+    """The WANDB_* variables for a wandb that lives in `place`, of the user's own only those that reach a server."""
+    own = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data", "WANDB_ARTIFACT_DIR": "artifacts"}
+    own |= {} if online else {"WANDB_CONFIG_DIR": "config"}
+    kept = {name: value for name, value in os.environ.items() if name in (*_CONNECTION, "WANDB_CONFIG_DIR")}
+    return kept | {name: str(place / folder) for name, folder in own.items()} | {"WANDB_ERROR_REPORTING": "false"}
 
 
 def _replace_environment(variables: Mapping[str, str]) -> None:
@@ -323,10 +335,10 @@ def kill_service() -> None:
 
 
 def _failure(error: Exception) -> str:
-    return f"failed: {_reason(error)}"
+    return f"failed: {one_line(error)}"
 
 
-def _reason(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """One line, with the type: the builtin errors of a dead service have little text of their own."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, ImportError):

@@ -52,10 +52,19 @@ class Results(Stored):
 
 
 class Wandb(Stored):
-    """Where the Weights & Biases mirror stands; `state` is "offline", "online", "disabled" or "failed: <why>"."""
+    """Where the Weights & Biases mirror stands, and where it belongs.
+
+    `state` is "disabled", "offline", "online" or "synced" (proven to be on the server), or begins with "offline",
+    "online", "unverified" or "failed" and says why.
+    """
 
     id: str | None = None
     state: str = "disabled"
+    project: str | None = None
+    """None: `harness.tracking.mirror.DEFAULT_PROJECT`."""
+    entity: str | None = None
+    """User or team; None: the server's default."""
+    notes: str | None = None
 
 
 class Record(Stored):

@@ -1,0 +1,236 @@
+"""`harness sync`: offline runs brought to Weights & Biases, and proof that they arrived.
+
+Each run is sent and read back by a process of its own (`harness.tracking.send`), so that one that hangs can be ended
+at its time limit, and that nothing of wandb's lands outside the run's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.errors import HarnessError, InputError
+from harness.tracking.claim import Held, acquire
+from harness.tracking.mirror import quarters
+from harness.tracking.record import Record, Wandb
+from harness.tracking.select import Entry
+from harness.tracking.send import Arrival
+from harness.tracking.store import RunFolder
+
+AT_ONCE = 4  # runs on their way; most of their time is waiting for the server
+TIME_LIMIT = 300.0  # seconds a run may take
+# How often and how patiently wandb asks again after an answer that may be passing (5xx, 429, no connection).
+PERSISTENCE = {"RETRY_MAX": 4, "RETRY_WAIT_MIN_SECONDS": 0.5, "RETRY_WAIT_MAX_SECONDS": 8}
+PAUSES = (0.0, 0.3, 1.0, 2.0, 4.0, 8.0)  # seconds before each look at what has arrived
+NO_KEY = (
+    "there is no Weights & Biases key",
+    "`wandb login`, or set WANDB_API_KEY; without an account `wandb leet` shows offline runs in the terminal",
+)
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What came of one run."""
+
+    folder: RunFolder
+    record: Record
+    arrival: Arrival
+    seconds: float
+
+    @property
+    def done(self) -> bool:
+        """It is there, proven."""
+        return self.arrival.outcome == "synced"
+
+
+def sync(
+    entries: Sequence[Entry],
+    *,
+    time_limit: float = TIME_LIMIT,
+    project: str | None = None,
+    entity: str | None = None,
+    told: Callable[[Synced], None] = lambda synced: None,
+) -> list[Synced]:
+    """Bring these runs to the server, in the order given; `told` is called with each as it is done.
+
+    Args:
+        entries: runs with their folders.
+        time_limit: seconds for each.
+        project, entity: where to, in place of what each run was made for.
+
+    Raises:
+        InputError: there is no key; nothing was changed.
+    """
+    processes = _Processes()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        waiting = {
+            pool.submit(_one, folder, record, time_limit, project, entity, processes): number
+            for number, (folder, record) in enumerate(entries)
+        }
+        done: dict[int, Synced] = {}
+        try:
+            for future in as_completed(waiting):
+                synced = future.result()
+                if synced.arrival.outcome == "no_key":
+                    raise InputError(NO_KEY[0], fix=NO_KEY[1])
+                done[waiting[future]] = synced
+                told(synced)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.end()
+            raise
+    return [done[number] for number in sorted(done)]
+
+
+def _one(
+    folder: RunFolder,
+    record: Record,
+    time_limit: float,
+    project: str | None,
+    entity: str | None,
+    processes: _Processes,
+) -> Synced:
+    began = time.monotonic()
+    try:
+        with acquire(folder.claim_path) as claim:
+            record = folder.read_record()
+            arrival = _sent(folder, record, time_limit, project, entity, processes)
+            claim.check()
+            _remember(folder, record, arrival)
+    except Held as error:
+        arrival = Arrival("failed", f"it is being trained at this moment, by {error.holder}: sync it when it is done")
+    except HarnessError as error:
+        arrival = Arrival("failed", str(error))
+    return Synced(folder, record, arrival, time.monotonic() - began)
+
+
+def _remember(folder: RunFolder, record: Record, arrival: Arrival) -> None:
+    """What the record is to say of the mirror from now on; not written where it says so already."""
+    wandb = record.wandb
+    if arrival.outcome == "synced":
+        state = "synced"
+    elif arrival.outcome == "unverified":
+        state = f"unverified: {arrival.reason}"
+    else:
+        state = f"offline, rebuilt from the journal: {arrival.rebuilt}" if arrival.rebuilt else wandb.state
+    now = Wandb(
+        id=record.run_id if arrival.outcome != "failed" or arrival.rebuilt else wandb.id,
+        state=state,
+        project=arrival.project or wandb.project,
+        entity=arrival.entity or wandb.entity,
+        notes=wandb.notes,
+    )
+    if now != wandb and arrival.outcome != "no_key":
+        folder.write_record(record.model_copy(update={"wandb": now}))
+
+
+# --- the process that sends --------------------------------------------------------------------
+
+
+class _Processes:
+    """Those under way, to be ended together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+
+    def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._ended:
+                raise HarnessError("interrupted")
+            process = subprocess.Popen(command, start_new_session=True, **options)
+            self._running.add(process)
+            return process
+
+    def forget(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.discard(process)
+
+    def end(self) -> None:
+        """Kill them, and let none start any more."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """With its children; wandb's own process sees that its parent is gone and ends."""
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _sent(
+    folder: RunFolder,
+    record: Record,
+    time_limit: float,
+    project: str | None,
+    entity: str | None,
+    processes: _Processes,
+) -> Arrival:
+    if record.status == "running":  # its process is gone, or the claim would be held
+        record = record.model_copy(update={"status": "killed"})
+    place = folder.wandb_dir / "sync"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    answer = folder.path / ".arrival.tmp"  # not in the mirror's folder, which may be made anew
+    given = {
+        "folder": str(folder.path.resolve()),
+        "record": record.model_dump(mode="json"),
+        "project": project,
+        "entity": entity,
+        "pauses": PAUSES,
+        "answer": str(answer.resolve()),
+    }
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-m", "harness.tracking.send"]
+        streams = {"stdin": subprocess.PIPE, "stdout": said, "stderr": said}
+        process = processes.start(command, env=_environment(place), **streams)
+        try:
+            process.communicate(json.dumps(given).encode(), timeout=time_limit)
+            arrival = Arrival(**json.loads(answer.read_text()))
+        except subprocess.TimeoutExpired:
+            arrival = Arrival("failed", f"not done within {time_limit:.0f} s")
+        except (OSError, ValueError):
+            arrival = Arrival("failed", f"the process that sends it ended with {process.returncode}: {_last(said)}")
+        finally:
+            kill(process)
+            process.wait()
+            processes.forget(process)
+            answer.unlink(missing_ok=True)
+    return replace(arrival, reason=_without_secrets(arrival.reason))
+
+
+def _last(said: BinaryIO) -> str:
+    said.seek(0)
+    return said.read().decode(errors="replace").strip().rpartition("\n")[2]
+
+
+def _environment(place: Path) -> dict[str, str]:
+    """The process's variables: the user's own server and key, all that is written in `place`."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    persistence = {
+        f"WANDB__{client}_{name}": str(value)
+        for client in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
+        for name, value in PERSISTENCE.items()
+    }
+    return others | quarters(place, online=True) | persistence | {"WANDB_DIR": str(place.resolve())}
+
+
+def _without_secrets(text: str) -> str:
+    key = os.environ.get("WANDB_API_KEY")
+    return text.replace(key, "…") if key else text

@@ -1,0 +1,1 @@
+"""A Weights & Biases backend on loopback for tests: `backend.Backend`."""

@@ -334,7 +334,7 @@ def report_command(
         list[str] | None, typer.Argument(help="An ablation file, or runs; nothing: every run.", show_default=False)
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: reports/<study>.md.")] = None,
-    format: Annotated[str, typer.Option("--format", help="md, json; several with commas.")] = "md",
+    format: Annotated[str, typer.Option("--format", help="md, html, csv, json, tex; several with commas.")] = "md",
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="As `ablate` was given.")] = None,
     override: Annotated[
         list[str] | None, typer.Option("--override", metavar="PATH=VALUE", help="As `ablate` was given.")
@@ -343,12 +343,15 @@ def report_command(
     evidence: Annotated[
         Path | None, typer.Option("--evidence", help="Copy what the report needs into this folder.")
     ] = None,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where the images are: adds pictures.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """The report, from the records alone."""
     from harness.terminal.report import make_report
 
-    make_report(what or [], runs_dir, output, format.split(","), _console(), seeds, override or [], check, evidence)
+    make_report(
+        what or [], runs_dir, output, format.split(","), _console(), seeds, override or [], check, evidence, data_dir
+    )
 
 
 @command

@@ -15,11 +15,22 @@ if TYPE_CHECKING:
     from harness.reporting.as_json import to_json
     from harness.reporting.copying import evidence
     from harness.reporting.model import RunsReport, StudyReport
-    from harness.reporting.output import check, render, write
+    from harness.reporting.output import check, path_of, render, write
     from harness.reporting.runs import build_runs
     from harness.reporting.study import build
 
-__all__ = ["RunsReport", "StudyReport", "build", "build_runs", "check", "evidence", "render", "to_json", "write"]
+__all__ = [
+    "RunsReport",
+    "StudyReport",
+    "build",
+    "build_runs",
+    "check",
+    "evidence",
+    "path_of",
+    "render",
+    "to_json",
+    "write",
+]
 
 _HOMES = {
     "RunsReport": "model",
@@ -28,6 +39,7 @@ _HOMES = {
     "build_runs": "runs",
     "check": "output",
     "evidence": "copying",
+    "path_of": "output",
     "render": "output",
     "to_json": "as_json",
     "write": "output",

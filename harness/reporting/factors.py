@@ -71,11 +71,11 @@ def _differences(study: Study) -> dict[str, Differences]:
 
 def _differing(arm: Arm, base: Mapping[str, Any]) -> Differences:
     spec = arm.spec.model_dump(mode="json") if arm.overrides else base
-    values = {path: (_at(spec, path), _at(base, path)) for path in arm.overrides}
+    values = {path: (value_at(spec, path), value_at(base, path)) for path in arm.overrides}
     return {path: json.dumps(own, sort_keys=True) for path, (own, other) in values.items() if own != other}
 
 
-def _at(tree: Any, path: str) -> Any:
+def value_at(tree: Any, path: str) -> Any:
     for key in path.split("."):
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree
@@ -184,7 +184,7 @@ def _rest(differences: Differences, rows: str, columns: str) -> tuple[tuple[str,
 def _grid(study: Study, members: Sequence[Arm], rows: str, columns: str, rest: Mapping[str, str]) -> Grid:
     dumped = {arm.name: arm.spec.model_dump(mode="json") for arm in members}
     places = {
-        arm.name: (json.dumps(_at(dumped[arm.name], rows)), json.dumps(_at(dumped[arm.name], columns)))
+        arm.name: (json.dumps(value_at(dumped[arm.name], rows)), json.dumps(value_at(dumped[arm.name], columns)))
         for arm in members
     }
     alone = _is_alone(study.base.name, places)
@@ -204,7 +204,7 @@ def _grid(study: Study, members: Sequence[Arm], rows: str, columns: str, rest: M
 def _as_written(members: Sequence[Arm], path: str, dumped: Mapping[str, Any], value: str) -> Any:
     """What an arm of the row (or column) sets there: `false` says more than what it is turned into."""
     for arm in members:
-        if path in arm.overrides and json.dumps(_at(dumped[arm.name], path)) == value:
+        if path in arm.overrides and json.dumps(value_at(dumped[arm.name], path)) == value:
             return arm.overrides[path]
     return json.loads(value)
 

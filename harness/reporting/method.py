@@ -27,6 +27,8 @@ PROTOCOL = {
 SELECTED_ON = {"paper": "test set", "holdout": "validation set"}
 EXTENDED = 11
 """Of 100 studies without a true difference; from reports/calibration.md, to which a test holds it."""
+ARMS_BESIDE = 6
+"""So many arms stand beside each other in one table, those furthest from the base."""
 PACKAGES_SHOWN = ("budget-ablation-harness", "torch", "torchvision", "numpy", "scikit-learn")
 
 
@@ -81,6 +83,42 @@ FLIPPED = (
 )
 
 
+LADDER = (
+    "Cumulative: each arm keeps what the arms above it set. Step: the arm less the one it stands on, in points, ± its "
+    "simultaneous 95 % interval over the ladder's steps; p is adjusted alike. To the base: all steps so far."
+)
+INTERACTIONS = (
+    "Interaction: what both changes do together beyond the sum of what each does alone (both, less first, less second, "
+    "plus neither), in points, ± its simultaneous 95 % interval over the study's interactions; *additive*: it lies "
+    "within the margin."
+)
+GRID = "Accuracy after the last epoch, mean over the runs ± its 95 % t-interval."
+IMAGES = (
+    "Networks of the same seed, image by image: b, the base's is right and the arm's wrong; c, the other way round "
+    "(McNemar's counts), by seed and their median. Always: with every seed the one right and the other wrong. Images "
+    "by their number in the set, from 0. Descriptive, without a p value: two trained networks are not two methods."
+)
+NOT_COUNTED = (
+    "They count in the family of comparisons all the same: an arm that loses its runs makes no other arm surer."
+)
+
+
+def classes(report: StudyReport) -> str:
+    """How to read the table of classes."""
+    text = "Of each class the share that is told rightly after the last epoch, mean over runs ± its 95 % t-interval"
+    if len(report.arms) > 1:
+        text += ", and the difference of each arm in points"
+        shown = len(report.furthest(ARMS_BESIDE))
+        if shown < len(report.arms) - 1:
+            text += f" (the {shown} arms furthest from the base; the JSON report has all)"
+    return f"{text}. Descriptive: no interval of a difference, no p."
+
+
+def samples(run: Run) -> str:
+    """Which run said it, and of which images."""
+    return f"What {words.code(run.name)} with seed {run.seed} says of the first images of the set, unselected:"
+
+
 METRIC_WORDS = {"test_accuracy": "test set", "val_accuracy": "validation set"}
 
 
@@ -98,10 +136,10 @@ def checkpoints(report: StudyReport, has_best: bool) -> str:
 
 
 def what_was_done(report: StudyReport) -> list[str]:
-    """Protocol, seeds, budget, conditions, versions, test reads, time: a list."""
+    """Protocol, seeds, differences, budget, conditions, versions, test reads, time."""
     runs = [run for run in report.runs if run.run_id]
     reads = sum(run.test_reads for run in runs)
-    items = [
+    return [
         f"Protocol `{report.protocol}` on {words.escape(report.dataset)}: {PROTOCOL[report.protocol]}.",
         f"Seeds {conditions.numbers(report.seeds)}: arms with the same seed share the initial weights of the parts "
         "they share, the order of images and the augmentation.",
@@ -114,12 +152,7 @@ def what_was_done(report: StudyReport) -> list[str]:
         f"Devices: {_told(str(run.provenance.get('device_name') or conditions.UNKNOWN) for run in runs)}.",
         f"Versions: {_versions(runs)}.",
         _time(runs),
-    ]  # fmt: skip
-    lines = ["## What was done", ""]
-    for item in items:
-        first, *rest = words.paragraph(item, 94)
-        lines += [f"- {first}", *(f"  {line}" for line in rest)]
-    return lines
+    ]
 
 
 def _teacher(run: Run) -> str:
@@ -213,10 +246,6 @@ def _time(runs: Sequence[Run]) -> str:
 def reproduce(report: StudyReport) -> list[str]:
     """The exact commands."""
     return [
-        "## To reproduce",
-        "",
-        "```sh",
         f"harness ablate {report.file}   # trains what is missing and writes this report",
         f"harness report {report.file}   # this report from the records alone",
-        "```",
     ]

@@ -67,6 +67,8 @@ class Run:
     macs: int | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     """What must be equal for runs to be compared (`conditions.CONDITIONS`); {} without a record."""
+    spec: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The experiment in full; {} without a record."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     """The conditions in which this run differs from the usual one of the base."""
@@ -88,6 +90,8 @@ class Arm:
 
     name: str
     overrides: Mapping[str, Any]
+    instead_of: Mapping[str, Any]
+    """What the base has at the paths of `overrides`."""
     epochs: int
     parameters: int | None
     """Trainable parameters; None as long as no run of the arm has told."""
@@ -207,6 +211,8 @@ class StudyReport:
     margin: float | None
     arms: tuple[Arm, ...]
     """The base first."""
+    class_names: tuple[str, ...]
+    """Of the base's data set."""
     published: Published | None
     spread: tuple[float, int] | None
     """Pooled standard deviation between runs of an arm, and its degrees of freedom."""
@@ -220,6 +226,8 @@ class StudyReport:
     interactions: tuple[Interaction, ...] = ()
     grids: tuple[Grid, ...] = ()
     """Arms over two fields, for a matrix of their numbers."""
+    pixels: Any = field(default=None, compare=False, repr=False)
+    """The evaluated set's images, uint8 [N, H, W, C], for pictures; None: they are listed by their numbers alone."""
 
     @property
     def base(self) -> Arm:
@@ -228,6 +236,20 @@ class StudyReport:
     @property
     def runs(self) -> tuple[Run, ...]:
         return tuple(run for arm in self.arms for run in arm.runs)
+
+    @property
+    def sampled(self) -> Run | None:
+        """The run whose predictions are shown as a sample: the base's first that counts."""
+        return next((run for run in self.base.counted if run.predictions is not None), None)
+
+    def furthest(self, number: int) -> tuple[Arm, ...]:
+        """The `number` arms that differ most from the base, in the study's order; all of them where they are fewer."""
+
+        def distance(arm: Arm) -> float:
+            return abs(arm.difference.mean) if arm.difference and arm.difference.mean is not None else -1.0
+
+        kept = {arm.name for arm in sorted(self.arms[1:], key=distance, reverse=True)[:number]}
+        return tuple(arm for arm in self.arms[1:] if arm.name in kept)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def run_of(record: Record, arm: str | None = None, journal: Sequence[Mapping[str
         trainable_parameters=record.trainable_parameters,
         macs=record.macs,
         conditions=conditions.of_record(record, epochs),
+        spec=record.spec,
         provenance=scrubbed({key: value for key, value in record.provenance.items() if key not in MACHINE}),
         journal=tuple(journal),
     )

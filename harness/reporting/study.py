@@ -12,7 +12,7 @@ from typing import Any
 from harness.errors import InputError
 from harness.reporting import conditions
 from harness.reporting.contrasts import Contrast, Weights, contrasts
-from harness.reporting.factors import Factorial, structure_of
+from harness.reporting.factors import Factorial, structure_of, value_at
 from harness.reporting.images import ClassAccuracy, Predictions, per_class, per_image
 from harness.reporting.model import (
     MISSING,
@@ -76,6 +76,7 @@ def build(study: Study, store: Store) -> StudyReport:
         seeds=study.seeds,
         margin=study.margin,
         arms=arms,
+        class_names=study.base.spec.dataset.class_names,
         published=against_published(study.reference, arms, study.base.spec.data.protocol) if study.reference else None,
         spread=spread,
         detectable=detectable_difference(len(study.seeds), len(study.arms) - 1, sd),
@@ -252,6 +253,7 @@ def _arm(
     return Arm(
         name=arm.name,
         overrides=dict(arm.overrides),
+        instead_of={path: value_at(study.base.spec.model_dump(mode="json"), path) for path in arm.overrides},
         epochs=arm.spec.train.epochs,
         parameters=recorded[0].trainable_parameters if recorded else None,
         max_parameters=arm.spec.guard.max_parameters,

@@ -118,7 +118,12 @@ def overrides(changes: Mapping[str, Any]) -> str:
 
 def override(path: str, value: Any) -> str:
     """One change as PATH=VALUE."""
-    return f"{path}={value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)}"
+    return f"{path}={value_of(value)}"
+
+
+def value_of(value: Any) -> str:
+    """A field's value as one would type it."""
+    return value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -12,11 +14,12 @@ from harness import reporting
 from harness.errors import CheckFailed, InputError
 from harness.reporting.model import RunsReport, StudyReport
 from harness.spec.ablation import Study, load_study
+from harness.spec.documents import experiment_from_dict
 from harness.teacher import resolve_study
 from harness.tracking.select import find_records
 from harness.tracking.store import Store
 
-FORMATS = ("md", "json")
+FORMATS = ("md", "html", "csv", "json", "tex")
 
 
 def make_report(
@@ -29,8 +32,11 @@ def make_report(
     overrides: Sequence[str] = (),
     check: bool = False,
     evidence: Path | None = None,
+    data_dir: Path | None = None,
 ) -> None:
     """Write, check or copy the report of an ablation file, of some runs, or of every run.
+
+    `data_dir`: where the images are, for pictures; None: the report does without them.
 
     Raises:
         InputError: an unknown format, file or run.
@@ -51,17 +57,40 @@ def make_report(
         return
     output = output or Path("reports") / f"{study.name if study else 'runs'}.{formats[0]}"
     if check:
-        difference = reporting.check(report, output)
-        if difference is not None:
-            raise CheckFailed(f"{output} is not what the records in {runs_dir} give:\n{difference}")
-        console.print(f"{output} is what the records in {runs_dir} give")
+        _check(report, [reporting.path_of(output, format) for format in formats], runs_dir, console)
         return
+    if data_dir and isinstance(report, StudyReport):
+        report = replace(report, pixels=_pixels(report, data_dir))
     for path in reporting.write(report, output, formats):
         console.print(f"wrote {path}")
 
 
 def _is_file(text: str) -> bool:
     return text.endswith((".yaml", ".yml"))
+
+
+def _check(report: StudyReport | RunsReport, files: Sequence[Path], runs_dir: Path, console: Console) -> None:
+    """All of them, before the first that differs is told."""
+    found = {file: reporting.check(report, file) for file in files}
+    for file, difference in found.items():
+        if difference is None:
+            console.print(f"{file} is what the records in {runs_dir} give")
+    if differing := [
+        f"{file} is not what the records in {runs_dir} give:\n{text}" for file, text in found.items() if text
+    ]:
+        raise CheckFailed("\n".join(differing))
+
+
+def _pixels(report: StudyReport, data_dir: Path) -> Any:
+    """The images that the predictions are of, uint8 [N, H, W, C]; None where no run has predictions."""
+    from harness.training.data import load_split
+
+    run = report.sampled
+    if run is None or run.predictions is None:
+        return None
+    split = load_split(experiment_from_dict(dict(run.spec)), data_dir)
+    images = split.validation if run.predictions.images == "validation" else split.test
+    return images.pixels.numpy() if images else None
 
 
 def _of_runs(what: Sequence[str], store: Store) -> RunsReport:

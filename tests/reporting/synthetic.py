@@ -15,6 +15,8 @@ from harness.tracking.journal import Journal
 from harness.tracking.record import Record, Results, Scores
 from harness.tracking.store import Store
 
+HOSTILE = "a|b*c*<script>\n`x` _y_ [z](q) 日本 $m$"
+"""What every form could take for its own markup."""
 BASE: dict[str, Any] = {
     "name": "small",
     "model": {"depths": [1, 1], "width": 16, "se": True},

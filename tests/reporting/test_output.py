@@ -13,17 +13,18 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from harness.errors import InputError
-from harness.reporting import build, build_runs, check, render, to_json, words, write
-from harness.reporting.figures import _apart, curves_png, differences_png
+from harness.reporting import build, build_runs, check, figures, render, to_json, words, write
+from harness.reporting.contents import document_of
+from harness.reporting.figures.canvas import apart
 from harness.reporting.model import StudyReport
+from harness.reporting.output import RENDERERS
 from harness.spec.ablation import Reference, Study
 from harness.tracking.store import Store
-from tests.reporting.synthetic import fill, make_record, make_study
-
-HOSTILE = "a|b*c*<script>\n`x` _y_ [z](q) 日本 $m$"
-
+from tests.reporting.synthetic import HOSTILE, fill, make_record, make_study
 
 # --- markdown ---
 
@@ -119,8 +120,10 @@ def test_names_do_no_harm(store: Store) -> None:
     rows = [token.type for token in tokens if token.type in ("tr_open", "th_open", "td_open")]
     assert rows.count("tr_open") >= 5 * 3
     json.loads(render(build(renamed, store), "json"))
-    assert curves_png(build(renamed, store)) is None
-    assert differences_png(build(renamed, store))
+    shown = [figure.kind for figure in document_of(build(renamed, store)).figures]
+    assert shown == ["differences"]
+    for kind in shown:
+        assert figures.png(build(renamed, store), kind)
 
 
 def fill_one(store: Store, study: Study, arm: Any, seed: int, changes: dict[str, Any]) -> None:
@@ -227,7 +230,7 @@ def test_same_records_same_bytes_wherever_they_lie(seven: tuple[Study, Store], t
     first = write(build(study, store), tmp_path / "a" / "small.md", ("md", "json"))
     second = write(build(study, Store(moved)), tmp_path / "b" / "c" / "small.md", ("md", "json"))
     assert [path.relative_to(tmp_path / "a").as_posix() for path in first] == [
-        "small.md", "small.json", "figures/small-curves.png", "figures/small-differences.png"
+        "small.md", "small.json", *(f"figures/small-{kind}.png" for kind in ("differences", "parameters", "curves"))
     ]  # fmt: skip
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     for link in re.findall(r"\]\((.*?\.png)\)", first[0].read_text()):
@@ -240,10 +243,9 @@ def test_formats_go_to_their_suffixes(report: StudyReport, tmp_path: Path) -> No
 
 
 def test_check_finds_a_changed_number(report: StudyReport, tmp_path: Path) -> None:
-    for format in ("md", "json"):
-        path = tmp_path / f"small.{format}"
-        path.write_text(render(report, format))
-        assert check(report, path) is None
+    for path in write(report, tmp_path / "small.md", tuple(RENDERERS)):
+        if path.suffix != ".png":
+            assert check(report, path) is None
     path = tmp_path / "small.md"
     path.write_text(path.read_text().replace("70.96 ±", "79.96 ±"))
     diff = check(report, path)
@@ -255,32 +257,53 @@ def test_check_finds_a_changed_number(report: StudyReport, tmp_path: Path) -> No
     assert "+# small" in (check(report, tmp_path / "not-there.md") or "")
 
 
+def test_check_compares_figures_and_leaves_pictures_out(report: StudyReport, tmp_path: Path) -> None:
+    write(report, tmp_path / "small.md", ("md", "html"))
+    figure = tmp_path / "figures" / "small-curves.png"
+    image = figure.read_bytes()
+    figure.write_bytes(image[:-20] + b"x" * 20)
+    assert check(report, tmp_path / "small.md") == f"{figure} is not the figure that the records give"
+    other = PngInfo()
+    other.add_text("Software", "matplotlib 3.1.0")
+    Image.new("RGB", (2, 2)).save(figure, pnginfo=other)
+    assert check(report, tmp_path / "small.md") is None  # another version draws other bytes
+    figure.unlink()
+    assert check(report, tmp_path / "small.md")
+    page = tmp_path / "small.html"
+    text = page.read_text()
+    page.write_text(text.replace("</svg>", "<g/></svg>", 1))
+    assert check(report, page)
+    page.write_text(text.replace("</svg>", "<g/></svg>", 1).replace(figures.drawn_with(), "matplotlib 3.1.0"))
+    assert check(report, page) is None
+    page.write_text(page.read_text().replace("70.96 ±", "79.96 ±"))
+    assert check(report, page)
+
+
 # --- figures ---
 
 
 def test_figures_need_something_to_show(store: Store) -> None:
     study = make_study({"no_se": {"model.se": False}}, seeds=(0,))
     report = build(study, store)
-    assert curves_png(report) is None
-    assert differences_png(report) is None
+    assert not any(kind.shows(report) for kind in figures.KINDS.values())
     assert ".png" not in render(report, "md")
 
 
 def test_figures_carry_no_date(report: StudyReport) -> None:
-    for image in (curves_png(report), differences_png(report)):
-        assert image is not None
+    for kind in ("curves", "differences", "parameters"):
+        image = figures.png(report, kind)
         assert image.startswith(b"\x89PNG")
-        assert b"tEXt" not in image
+        assert image.count(b"tEXt") == image.count(b"tEXtSoftware\0matplotlib ") == 1
         assert b"tIME" not in image
 
 
 def test_labels_are_moved_apart_and_stay_in_order() -> None:
-    places = _apart([0.5, 0.5, 0.51, 0.9, 1.0])
+    places = apart([0.5, 0.5, 0.51, 0.9, 1.0])
     assert places == sorted(places)
     assert min(high - low for low, high in itertools.pairwise(places)) >= 0.0679
     assert places[-1] <= 1.0
-    assert _apart([0.2]) == pytest.approx([0.2])
-    assert _apart([]) == []
+    assert apart([0.2]) == pytest.approx([0.2])
+    assert apart([]) == []
 
 
 def test_many_arms_under_every_protocol(store: Store) -> None:
@@ -289,8 +312,8 @@ def test_many_arms_under_every_protocol(store: Store) -> None:
         study = make_study(arms, base={"data.protocol": protocol, "train.epochs": 1}, seeds=(0, 1))
         fill(store, study, {arm.name: [0.5 + 0.01 * i, 0.51 + 0.01 * i] for i, arm in enumerate(study.arms)})
         report = build(study, store)
-        assert curves_png(report)
-        assert differences_png(report)
+        assert figures.png(report, "curves")
+        assert figures.png(report, "differences")
 
 
 # --- imports ---

@@ -90,6 +90,13 @@ def test_one_field_changed(store: Store) -> None:
     assert reason.differences == (Difference("train.epochs", 10, 5),)
 
 
+def test_another_seed_of_the_nearest_run_is_no_reason_of_its_own(store: Store) -> None:
+    put(store, made({"train.epochs": 5}), 3)
+    reason = of_the_base(made(), store)
+    assert reason.text == "the nearest finished run has train.epochs 5, here 10"
+    assert reason.differences == (Difference("train.epochs", 10, 5), Difference("seed", 0, 3))
+
+
 def test_a_toggle_that_is_off_in_one_is_one_difference(store: Store) -> None:
     put(store, made({"augment.cutmix": {"probability": 0.3, "alpha": 0.5}, "optim.clip": None}))
     off, on = made({"augment.cutmix": None, "optim.clip": None}), made({"optim.schedule": {"kind": "constant"}})
@@ -232,6 +239,7 @@ def test_many_runs_with_one_reason_are_told_together(store: Store) -> None:
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
     folded = " ".join(text.split())
+    assert folded.index("1 run diverged") < folded.index("297 runs") < folded.index("1 run finished")
     assert "297 runs the nearest finished run differs in optim.optimizer.lr lr_0, lr_1, lr_2, lr_3 and" in folded
     assert "1 run finished with other seeds only: 1 lr_49" in folded
     assert "1 run diverged after epoch 1 of 10: --retry-failed runs it again lr_50" in folded

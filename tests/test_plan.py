@@ -77,7 +77,7 @@ def test_each_run_has_a_mark_that_needs_no_colour(study: Study, store: Store) ->
     rows = {line.split()[0]: line.split()[-1] for line in text.splitlines() if line.strip()}
     assert (rows["small"], rows["no_se"], rows["no_clip"]) == ("+++", "+x.", "~..")
     size = "3 arms x 3 seeds (0, 1, 2) = 9 runs"
-    assert f"{size}: + 4 done, ~ 1 to do, begun, . 3 to do, x 1 failed" in as_one_line(text)
+    assert f"{size}: + 4 done, ~ 1 begun, . 3 to do, x 1 failed" in as_one_line(text)
 
 
 def test_marks_of_many_seeds_are_counted(study: Study) -> None:

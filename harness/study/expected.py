@@ -58,11 +58,8 @@ def pace_of(
     the study (`own`) before another (`stored`, where its own are among them). Those of one device are pooled: of that
     on which there are most.
     """
-    ids = {sample.record.run_id for sample in own}
     others = [
-        Sample(record, folder, _epoch_work(record), own=False)
-        for folder, record in stored
-        if record.run_id not in ids and not _learns(record)
+        Sample(record, folder, _epoch_work(record), own=False) for folder, record in stored if not _learns(record)
     ]
     wanted = [sample for sample in (*own, *others) if device_type is None or sample.device[0] == device_type]
     every = [*own, *others]

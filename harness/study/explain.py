@@ -135,13 +135,13 @@ class Explainer:
             text = f"{gist} (digest {str(there)[:12]}, here {run.arm.spec.dataset.digest[:12]})"
             return Reason("other_data", gist, text, nearest, (data, *_label_differences(nearest, run.seed)))
         labels = _label_differences(nearest, run.seed)
-        fields = [item.field for item in found]
-        if fields == ["loss.distill.teacher_digest"]:
+        if [item.field for item in found] == ["loss.distill.teacher_digest"]:
             gist = "finished with another teacher"
             text = f"{gist} (weights {_short(found[0].there)}, here {_short(found[0].here)})"
             return Reason("other_teacher", gist, text, nearest, (*found, *labels))
-        gist = f"the nearest finished run differs in {', '.join([*fields, *(item.field for item in labels)])}"
-        told = "; ".join(f"{item.field} {_short(item.there)}, here {_short(item.here)}" for item in (*found, *labels))
+        shown = [*found, *(item for item in labels if item.field != "seed")]  # another seed is the least of it
+        gist = f"the nearest finished run differs in {', '.join(item.field for item in shown)}"
+        told = "; ".join(f"{item.field} {_short(item.there)}, here {_short(item.here)}" for item in shown)
         return Reason("other_fields", gist, f"the nearest finished run has {told}", nearest, (*found, *labels))
 
 

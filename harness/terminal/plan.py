@@ -21,7 +21,7 @@ from harness.terminal.words import count, duration
 # One letter a run, told apart without colour: what it says, how it looks.
 MARKS = {
     "done": ("+", "done", "green"),
-    "begun": ("~", "to do, begun", ""),
+    "begun": ("~", "begun", ""),
     "to_do": (".", "to do", ""),
     "running": (">", "running", "cyan"),
     "failed": ("x", "failed", "red"),

@@ -12,12 +12,13 @@ from harness.study.plan import Plan, PlannedRun
 from harness.terminal.plan import names, pairs, progress
 
 MOST_REASONS = 8
+EXPECTED = ("other_seed", "other_fields", "nothing_near")  # kinds of reason that a new study has; the others come first
 
 Group = list[tuple[PlannedRun, Reason]]
 
 
 def print_reasons(plan: Plan, explainer: Explainer, console: Console) -> None:
-    """How far the study is, and why the rest was not taken from the store: the reason of most runs first."""
+    """How far the study is, and why the rest was not taken from the store."""
     groups = _grouped(plan, explainer)
     shown, hidden = groups[:MOST_REASONS], groups[MOST_REASONS:]
     rows = list(progress(plan))
@@ -32,12 +33,12 @@ def print_reasons(plan: Plan, explainer: Explainer, console: Console) -> None:
 
 
 def _grouped(plan: Plan, explainer: Explainer) -> list[Group]:
-    """Runs by what their reasons have in common."""
+    """Runs by what their reasons have in common: first what somebody may have to see to, then the reason of most."""
     groups: dict[str, Group] = {}
     for run in (*(teacher.run for teacher in plan.teachers), *plan.runs):
         if reason := explainer.why(run):
             groups.setdefault(reason.gist, []).append((run, reason))
-    return sorted(groups.values(), key=len, reverse=True)
+    return sorted(groups.values(), key=lambda group: (group[0][1].kind in EXPECTED, -len(group)))
 
 
 def _rows(group: Group, seeds: Sequence[int]) -> list[tuple[str, str]]:

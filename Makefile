@@ -2,7 +2,7 @@
 # make test    install, then the tests
 # make lint    style and types
 # make calibration   what the report's verdicts are worth: simulated studies, about a minute
-# make test-slurm   studies on a real Slurm of two nodes on this machine (root, Debian's packages; three minutes)
+# make test-slurm   studies on a real Slurm of two nodes on this machine (root, Debian's packages; six minutes)
 # make bench   what the engine, the studies and the start cost, in about a quarter of an hour (needs CIFAR-10)
 PYTHON ?= python3
 VENV := .venv

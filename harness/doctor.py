@@ -11,7 +11,7 @@ from typing import Any
 from harness.errors import InputError
 from harness.tracking.store import Store
 
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pydantic", "wandb")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pydantic", "wandb", "ray", "submitit")
 
 
 def examine(data_dir: Path, runs_dir: Path) -> dict[str, Any]:

@@ -154,11 +154,13 @@ def set_aside(store: Store, run_id: str, observer: Observer) -> None:
 def check_same_hardware(earlier: Record, folder: RunFolder, hardware: device.Hardware) -> None:
     """A result of another type of device, or in another precision, is not silently taken for this one.
 
+    A precision that is `auto` still, of a machine that is to be found, is any.
+
     Raises:
         InputError: it finished, or has a state saved, on other hardware than this.
     """
     then = earlier.provenance.get("device_type"), earlier.provenance.get("precision")
-    now = hardware.kind, hardware.precision
+    now = hardware.kind, then[1] if hardware.precision == "auto" else hardware.precision
     if None in then or then == now:
         return
     if not earlier.finished and not (folder.last.exists() or folder.previous.exists()):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from harness.stop import Stop
 from harness.study import on_slurm
 from harness.study.ablate import ablate
 from harness.study.executor import Job
-from harness.study.on_slurm import SlurmExecutor, queue_states
+from harness.study.on_slurm import SlurmExecutor, _may_be_requeued, queue_states
 from harness.study.slurm_options import parse_slurm
 from harness.study.watch import RunWatch
 from harness.tracking.journal import Journal
@@ -190,6 +191,18 @@ def test_a_job_that_is_queued_is_not_submitted_again(sbatch: Callable[[str, str]
     assert list(executor._still_queued(jobs)) == ["0000000000"]
 
 
+@pytest.mark.parametrize(
+    ("script", "requeued"),
+    [("echo 12_3 RUNNING", True), ("echo 12_3 COMPLETING", False), ("echo 12_3 CANCELLED", False), ("exit 1", True)],
+)
+def test_only_a_job_that_runs_is_requeued(sbatch: Callable[[str, str], None], script: str, requeued: bool) -> None:
+    """Not one that was cancelled; and of an array this job alone is asked for: 12 would be all of it."""
+    sbatch("squeue", f'echo "$@" > asked; {script}')
+    assert _may_be_requeued(SimpleNamespace(cluster="slurm", job_id="12_3")) is requeued
+    assert "--jobs=12_3 " in Path("asked").read_text()
+    assert _may_be_requeued(SimpleNamespace(cluster="local", job_id="1"))
+
+
 def test_sbatch_that_refuses_is_exit_2(sbatch: Callable[[str, str], None], harness: Harness) -> None:
     sbatch("sbatch", "echo 'sbatch: error: invalid partition specified: nowhere' >&2; exit 1")
     sbatch("squeue", "exit 0")
@@ -197,6 +210,19 @@ def test_sbatch_that_refuses_is_exit_2(sbatch: Callable[[str, str], None], harne
     assert result.code == 2
     assert "invalid partition specified: nowhere" in result.err
     assert "Traceback" not in result.err
+
+
+def test_results_of_other_hardware_are_not_taken_in_silence(
+    sbatch: Callable[[str, str], None], harness: Harness
+) -> None:
+    """The type of device is known before Slurm has found a machine; the precision that `auto` means there is not."""
+    harness("ablate", "study.yaml", "-o", "train.precision=auto", "--device", "cpu")
+    arguments = ("ablate", "study.yaml", "-o", "train.precision=auto", "--executor", "slurm")
+    result = harness(*arguments)
+    assert result.code == 2
+    assert result.err.count("this run finished on cpu in") == 4
+    assert "here it would be cuda in" in result.err
+    assert harness(*arguments, "--device", "cpu").code == 0
 
 
 @pytest.mark.parametrize(
@@ -270,8 +296,8 @@ def test_all_mistakes_in_slurm_options_are_told_at_once() -> None:
     told = str(caught.value)
     for part in ("did you mean partition?", "time=soon", "cpus=0", "memory=16G", "'gpu'", "'qos' is given", "gpus=-1"):
         assert part in told
-    with pytest.raises(InputError, match="all of the 1 minutes"):
-        parse_slurm(["time=1"])
+    with pytest.raises(InputError, match="90 seconds of grace leave nothing of time=2"):
+        parse_slurm(["time=2"])
 
 
 def test_where_there_is_no_slurm(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

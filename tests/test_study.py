@@ -24,7 +24,7 @@ from harness.spec.ablation import Study, load_study
 from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate
 from harness.study.executor import Job
-from harness.study.local import Worker
+from harness.study.local import LocalExecutor, Worker
 from harness.study.plan import make_plan, to_json
 from harness.study.server import preloaded
 from harness.tracking.journal import Journal
@@ -142,6 +142,24 @@ def test_fresh_puts_everything_aside_before_it_begins(study: Study) -> None:
     assert len(list(Path("runs/aside").iterdir())) == 4
     assert make_plan(study, Store(Path("runs"))).count("done") <= 1
     assert ablate(study, AblateOptions(RUN, jobs=2)).plan.count("done") == 4
+
+
+class StopSoon(Stop):
+    """Says so when it is asked for the second time: after the first runs were started."""
+
+    asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        if self.asked > 1:
+            self.reason = "signal"
+        return super().__call__()
+
+
+def test_a_run_that_is_stopped_before_it_listens_is_interrupted_not_killed(study: Study) -> None:
+    jobs = [Job(run.run_id or "", run.arm.spec, run.seed, RUN) for run in make_plan(study, Store(Path("runs"))).runs]
+    statuses = LocalExecutor(AblateOptions(RUN, jobs=2)).execute(jobs, lambda event: None, StopSoon())
+    assert list(statuses.values()) == ["interrupted"] * 2
 
 
 def test_a_display_that_breaks_does_not_stop_a_study(study: Study) -> None:

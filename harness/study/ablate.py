@@ -127,7 +127,7 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
 def _train_teacher(run: PlannedRun, study: AblateOptions, store: Store, observer: Observer, stop: Stop) -> None:
     options, executor = study.run, executor_for(replace(study, jobs=1))
     hardware = executor.hardware(run.arm.spec.train.precision)
-    if run.record and run.folder and hardware and not options.any_device:
+    if run.record and run.folder and not options.any_device:
         check_same_hardware(run.record, run.folder, hardware)
     _check_data([run], options.data_dir)
     store.ensure_writable()
@@ -235,7 +235,7 @@ def _check_hardware(plan: Plan, options: RunOptions, executor: Executor) -> None
     for planned in plan.arms:
         hardware = executor.hardware(planned.arm.spec.train.precision)
         for run in planned.runs:
-            if run.record and run.folder and hardware and not options.any_device and not options.fresh:
+            if run.record and run.folder and not options.any_device and not options.fresh:
                 try:
                     check_same_hardware(run.record, run.folder, hardware)
                 except InputError as error:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
+
 from harness.errors import HarnessError, InputError, Interrupted, RunBusy, TimeLimitReached
 from harness.events import Ended, Event, Observer
 from harness.options import AblateOptions, RunOptions
@@ -37,8 +39,8 @@ class Executor(Protocol):
         """Runs at once."""
         ...
 
-    def hardware(self, precision: str) -> Hardware | None:
-        """What a run of this precision would compute on; None where only the machine that takes it knows."""
+    def hardware(self, precision: str) -> Hardware:
+        """What a run of this precision would compute on; `auto` stays where only the machine that takes it knows."""
         ...
 
     def execute(
@@ -76,6 +78,11 @@ def executor_for(options: AblateOptions) -> Executor:
     from harness.study.local import LocalExecutor
 
     return LocalExecutor(options)
+
+
+def elsewhere(kind: str, precision: str, threads: int) -> Hardware:
+    """The hardware of a machine that is to be found: its type of device is known."""
+    return Hardware(torch.device(kind), "another machine", precision, threads)
 
 
 def missing_extra(extra: str) -> InputError:

@@ -80,7 +80,7 @@ class LocalExecutor:
                 _pass_on_events(working, observer)
                 for worker in [worker for worker in working if not worker.process.is_alive()]:
                     working.remove(worker)
-                    statuses[worker.job.run_id] = _reap(worker, observer)
+                    statuses[worker.job.run_id] = _reap(worker, observer, stopping)
         finally:
             _kill(working)
         return statuses
@@ -157,14 +157,16 @@ def _drain(worker: Worker, observer: Observer) -> None:
         worker.receiver.close()
 
 
-def _reap(worker: Worker, observer: Observer) -> str:
+def _reap(worker: Worker, observer: Observer, stopping: bool) -> str:
     if not worker.receiver.closed:
         _drain(worker, observer)
         worker.receiver.close()
     worker.process.join()
     code = worker.process.exitcode
     ended = worker.ended
-    if ended is None:
+    if ended is None and stopping and code == -signal.SIGTERM:  # ours, before it listened
+        ended = Ended(worker.job.run_id, "interrupted", "before its first step")
+    elif ended is None:
         by_signal = code is not None and code < 0
         how = f"signal {signal.Signals(-code).name}" if by_signal and code else f"exit code {code}"
         status = "killed" if by_signal else "crashed"

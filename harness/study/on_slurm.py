@@ -6,7 +6,6 @@ jobs do not need the command that submitted them: it only watches, and when run 
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from harness.errors import HarnessError, InputError, Interrupted, Problem, TimeL
 from harness.events import Ended, Event, Note, Observer
 from harness.options import AblateOptions
 from harness.stop import Stop
-from harness.study.executor import Job, is_failure, missing_extra, perform
+from harness.study.executor import Job, elsewhere, is_failure, missing_extra, perform
 from harness.study.watch import RunWatch
 from harness.tracking.atomic import atomic_write_text
 from harness.tracking.store import Store
@@ -48,7 +47,7 @@ class SlurmRun:
         with stop.on_signals():
             ended = perform(job, _print, stop)
         if ended.status == "interrupted" and stop.reason:
-            if _is_running():
+            if _may_be_requeued(submitit.JobEnvironment()):
                 requeue(requeue_signal, None)
             sys.exit(1)  # cancelled, or requeued by Slurm itself: no result, the record says how it stands
         return ended
@@ -83,8 +82,8 @@ class SlurmExecutor:
         self.continue_with = options.run.continue_with
         self.store = Store(options.run.runs_dir)
 
-    def hardware(self, precision: str) -> Hardware | None:
-        return None
+    def hardware(self, precision: str) -> Hardware:
+        return elsewhere(self.device, precision, self.threads)
 
     def execute(
         self, jobs: Sequence[Job], observer: Observer, stop: Stop, *, fail_fast: bool = False
@@ -203,11 +202,12 @@ class SlurmExecutor:
     def _gone(self, watch: RunWatch, job: Any, cancelled: bool) -> Ended:
         """A job that left no result was killed or cancelled; what is in the record is the truth."""
         record, run_id = watch.record(), watch.job.run_id
+        without_a_word = f"its job ended without a word; log: {job.paths.stdout}"
         if record and record.status != "running":
-            return Ended(run_id, record.status)
+            return Ended(run_id, record.status, without_a_word)
         if cancelled:
             return Ended(run_id, "interrupted", "before its first step")
-        return Ended(run_id, "killed", f"its job ended without a word; log: {job.paths.stdout}")
+        return Ended(run_id, "killed", without_a_word)
 
     def _left(self, jobs: Iterable[Any], stop: Stop) -> HarnessError:
         ids = _ids(jobs)
@@ -233,13 +233,13 @@ def queue_states(ids: Iterable[str]) -> dict[str, str] | None:
     return dict(line.split() for line in done.stdout.splitlines())
 
 
-def _is_running() -> bool:
-    """Whether this job may be requeued: one that was cancelled is not, nor one that Slurm itself requeues."""
-    job_id = os.environ.get("SLURM_JOB_ID")
-    if job_id is None or CLUSTER != "slurm":
-        return True
-    states = queue_states([job_id])
-    return states is None or "RUNNING" in states.values()
+def _may_be_requeued(job: Any) -> bool:
+    """As long as Slurm says that it is running: not one that was cancelled, nor one that Slurm itself requeues.
+
+    `job` is submitit's environment of it. Its id is that in the array: the number alone may mean the whole array.
+    """
+    states = queue_states([job.job_id]) if job.cluster == "slurm" else None
+    return states is None or states.get(job.job_id) == "RUNNING"
 
 
 def _print(event: Event) -> None:

@@ -13,6 +13,7 @@ from harness.options import SlurmOptions
 
 KEYS = tuple(field.name for field in fields(SlurmOptions))
 LOWEST = {"time": 1, "grace": 5, "gpus": 0, "cpus": 1}
+EARLY = 60  # seconds: sbatch --signal says that it may come that much earlier
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d\d))?(?::(\d\d))?")
 
 
@@ -41,8 +42,8 @@ def parse_slurm(given: Sequence[str]) -> SlurmOptions:
     if problems:
         raise InputError(problems)
     options = SlurmOptions(**values)
-    if options.grace >= 60 * options.time:
-        what = f"{options.grace} seconds of grace are all of the {options.time} minutes that a run has"
+    if options.grace + EARLY >= 60 * options.time:
+        what = f"{options.grace} seconds of grace leave nothing of time={options.time} (Slurm may be a minute early)"
         raise InputError(what, where="--slurm", fix="give more time, or less grace")
     return options
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.events import Observer, silent
+from harness.matching import load_study as load_ablation
 from harness.options import AblateOptions, RunOptions
 from harness.spec.ablation import Study
-from harness.spec.ablation import load_study as load_ablation
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.options import RunOptions
-    from harness.spec.experiment import ExperimentSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -205,7 +204,7 @@ def ablate_command(
     as_json: AsJson = False,
 ) -> None:
     """Run what is missing of a study, then write its report."""
-    from harness.spec.ablation import load_study
+    from harness.matching import load_study
 
     study = load_study(file, override or [], seeds)
     console = _console(stderr=as_json)
@@ -261,7 +260,8 @@ def check_command(
     as_json: AsJson = False,
 ) -> None:
     """Validate files and count parameters and MACs of every arm; trains nothing, needs no data."""
-    from harness.spec.ablation import load_study
+    from harness.matching import load_study
+    from harness.spec.arm import Arm
     from harness.spec.documents import kind_of, load_experiment
     from harness.spec.schema import json_schema
     from harness.spec.yaml_tree import read_document
@@ -272,31 +272,33 @@ def check_command(
     if not files:
         raise InputError("no file is named", fix="harness check experiments/baseline.yaml")
     problems: list[Problem] = []
-    named: list[tuple[str, str, ExperimentSpec]] = []
+    arms: list[Arm] = []
+    places: list[str] = []
+    remarks: list[str] = []
     for file in files:
         try:
             document = read_document(file)
             if kind_of(document) == "ablation":
-                named += [(str(file), arm.name, arm.spec) for arm in load_study(document, override or []).arms]
+                study = load_study(document, override or [])
+                found, remarks = study.arms, [*remarks, *study.remarks]
             else:
                 spec = load_experiment(document, override or [])
-                named.append((str(file), spec.name, spec))
+                found = (Arm(spec.name, {}, spec),)
+            arms += found
+            places += [f"{file}: {arm.name}" for arm in found]
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
     from harness.training.guard import check_budget
 
-    costs = check_budget([spec for _, _, spec in named], [f"{file}: {name}" for file, name, _ in named])
-    rows = [(name, spec.guard.max_parameters, cost) for (_, name, spec), cost in zip(named, costs, strict=True)]
-    if as_json:
-        keys = ("name", "trainable_parameters", "max_parameters", "macs")
-        values = [(name, cost.trainable_parameters, limit, cost.macs) for name, limit, cost in rows]
-        _print_json({"arms": [dict(zip(keys, row, strict=True)) for row in values]})
-        return
-    from harness.terminal.tables import check_table
+    costs = check_budget([arm.spec for arm in arms], places)
+    from harness.terminal.check import print_check, to_json
 
-    _console().print(check_table(rows))
+    if as_json:
+        _print_json(to_json(arms, costs, remarks))
+    else:
+        print_check(arms, costs, remarks, _console())
 
 
 @command
@@ -318,7 +320,7 @@ def plan_command(
     as_json: AsJson = False,
 ) -> None:
     """Arms x seeds of a study: what differs, what it costs, what is done, what these seeds can show."""
-    from harness.spec.ablation import load_study
+    from harness.matching import load_study
 
     study = load_study(file, override or [], seeds)
     from harness.terminal.planning import plan_and_show

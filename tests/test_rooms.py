@@ -23,17 +23,21 @@ MAY_IMPORT = {
     "options": set(),
     "judge": {"spec", "tracking", "training"},
     "session": {"duration", "errors", "events", "judge", "options", "spec", "stop", "tracking", "training"},
+    "matching": {"errors", "spec", "training"},
     "teacher": {"errors", "spec", "tracking", "training"},
     "comparison": {"spec", "teacher", "tracking"},
     "runner": {"errors", "events", "judge", "options", "session", "spec", "stop", "teacher", "tracking", "training"},
-    "study": {"errors", "events", "options", "reporting", "runner", "spec", "stop", "teacher", "tracking", "training"},
+    "study": {
+        "errors", "events", "matching", "options", "reporting", "runner", "spec", "stop", "teacher", "tracking",
+        "training",
+    },
     "doctor": {"errors", "tracking", "training"},
     "predict": {"errors", "options", "spec", "tracking", "training"},
     "terminal": {
-        "comparison", "duration", "errors", "events", "options", "reporting", "spec", "stop", "study", "teacher",
-        "tracking", "training", "",
+        "comparison", "duration", "errors", "events", "matching", "options", "reporting", "spec", "stop", "study",
+        "teacher", "tracking", "training", "",
     },
-    "api": {"events", "options", "reporting", "runner", "spec", "stop", "study", "teacher", "tracking", ""},
+    "api": {"events", "matching", "options", "reporting", "runner", "spec", "stop", "study", "teacher", "tracking", ""},
     "": {"api"},
 }  # fmt: skip
 NO_TORCH = {"duration", "errors", "events", "stop", "spec", "tracking", "reporting", "options"}

@@ -8,19 +8,31 @@ from pathlib import Path
 
 from harness.errors import InputError, Problem
 from harness.spec.ablation_file import MAX_SEEDS, AblationFile, Reference
+from harness.spec.arm import Arm, Matched, Placement, Section
+from harness.spec.cells import grid_drafts, zip_drafts
 from harness.spec.composition import base_of, compose, parse_overrides, read_base
 from harness.spec.diagnostics import checked
 from harness.spec.documents import accept, refuse_other_kind
-from harness.spec.expansion import Arm, Expansion, drafts_of, misplaced, overrides_of
+from harness.spec.drafts import children, ladder_drafts, misplaced, named_drafts, overrides_of
+from harness.spec.expansion import Expansion
+from harness.spec.naming import labels
 from harness.spec.origin import Origin, Override
-from harness.spec.yaml_tree import Document, read_document
+from harness.spec.solving import Solved, solvable_problem
+from harness.spec.yaml_tree import Document, Node, read_document
 
-__all__ = ["AblationFile", "Arm", "Reference", "Study", "load_study"]
+__all__ = ["AblationFile", "Arm", "Matched", "Placement", "Reference", "Study", "load_study"]
+
+
+# Where arms come from, in the order in which they stand in the study.
+SOURCES = (named_drafts, ladder_drafts, grid_drafts, zip_drafts)
 
 
 @dataclass(frozen=True)
 class Study:
-    """An ablation file, expanded: arms (the base first) x seeds. `remarks` tells which generated arms were merged."""
+    """An ablation file, expanded: arms (the base first) x seeds. `remarks` tells which generated arms were merged.
+
+    `match` is the field that is solved for in every arm; `harness.matching` does that, and then each arm is `matched`.
+    """
 
     name: str
     question: str | None
@@ -31,15 +43,22 @@ class Study:
     path: Path | None = None
     remarks: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    match: str | None = None
 
     @property
     def base(self) -> Arm:
         return self.arms[0]
 
+    def placed(self, section: Section) -> list[tuple[Placement, Arm]]:
+        """What stands in a section of the file, in its order: a ladder's steps, a grid's cells; merged arms too."""
+        found = [(placement, arm) for arm in self.arms for placement in arm.placements if placement.section == section]
+        return sorted(found, key=lambda one: one[0].position)
+
 
 def load_study(file: Path | Document, overrides: Sequence[str] = (), seeds: int | None = None) -> Study:
     """The ablation file, expanded; InputError holds every mistake in it, its base and its arms.
 
+    What it is to `match` is not solved for yet: `harness.matching.load_study` does it all.
     `overrides` ("train.epochs=30") are laid over the base and so hold for all arms, after the file's own.
     `seeds`: train with that many instead: the file's first ones, then the smallest it does not name.
     """
@@ -48,9 +67,10 @@ def load_study(file: Path | Document, overrides: Sequence[str] = (), seeds: int 
     written, problems = checked(AblationFile, document.root.plain(), Origin(document.root))
     problems = [*document.problems, *problems, *_name_problems(document), *_seed_problems(seeds)]
     shared = [*_file_overrides(document, problems), *_given_overrides(overrides, problems)]
-    drafts = list(drafts_of(document, problems))
+    solved = _solved(document, problems)
+    drafts = [draft for source in SOURCES for draft in source(document, problems)]
     base = _base(document, problems)
-    expansion = Expansion(base, shared) if base else None
+    expansion = Expansion(base, shared, _words(document), solved) if base else None
     if expansion:
         for draft in drafts:
             expansion.add(draft)
@@ -66,6 +86,7 @@ def load_study(file: Path | Document, overrides: Sequence[str] = (), seeds: int 
         path=document.path,
         remarks=tuple(expansion.remarks),
         options=_as_written(overrides, seeds),
+        match=solved.field if solved else None,
     )
 
 
@@ -88,6 +109,28 @@ def _base(document: Document, problems: list[Problem]) -> Document | None:
         return None
     problems += base.problems if base else ()
     return base
+
+
+def _words(document: Document) -> dict[str, str]:
+    """A word for each field of the grid and the zip, for the names of their arms."""
+    paths = [path for section in ("grid", "zip") for path, _ in children(_section(document, section))]
+    return labels(dict.fromkeys(paths))
+
+
+def _solved(document: Document, problems: list[Problem]) -> Solved | None:
+    node = dict(children(_section(document, "match"))).get("parameters")
+    if node is None or not isinstance(node.value, str):
+        return None  # the validation of the file tells of it
+    place = f"{node.place}: match.parameters"
+    if problem := solvable_problem(node.value, place):
+        problems.append(problem)
+        return None
+    return Solved(node.value, place)
+
+
+def _section(document: Document, key: str) -> Node | None:
+    node: Node | None = document.root.value.get(key)
+    return node
 
 
 def _file_overrides(document: Document, problems: list[Problem]) -> tuple[Override, ...]:

@@ -10,6 +10,7 @@ from harness.spec.base import PositiveInt, Spec, check_name
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 NamedSets = dict[str, dict[str, Any]]
+Values = Annotated[list[Any], Field(min_length=1)]
 
 MAX_SEEDS = 1000
 
@@ -31,6 +32,14 @@ class Reference(Spec):
     """Independent runs behind the number."""
     selection: Literal["test", "validation", "none"] | None = None
     """What its checkpoint was selected on."""
+
+
+class Match(Spec):
+    """What is held equal between the arms."""
+
+    parameters: str
+    """Path of the field that is solved for in every arm, so that its trainable parameters come as near to the base's
+    as a whole number allows, within the budget."""
 
 
 class AblationFile(Spec):
@@ -56,6 +65,16 @@ class AblationFile(Spec):
     """Part -> the overrides that switch it off; the arm is called no_<part>."""
     add_one_in: NamedSets = Field(default_factory=dict)
     """Part -> the overrides that switch it on; the arm is called with_<part>."""
+    ladder: Annotated[tuple[dict[str, dict[str, Any]], ...], Field(min_length=1)] = ()
+    """Steps, each one name and its overrides, laid over the steps before it; the arm is called plus_<name>."""
+    grid: Annotated[dict[str, Values], Field(min_length=1)] = Field(default_factory=dict)
+    """Experiment field path -> list of values: an arm for every combination, named after what differs in it."""
+    exclude: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] = ()
+    """Values of the grid's fields: combinations that have all values of one of these items are left out."""
+    zip: Annotated[dict[str, Values], Field(min_length=1)] = Field(default_factory=dict)
+    """Experiment field path -> list of values, all equally long: an arm for the first values, one for the second..."""
+    match: Match | None = None
+    """What to hold equal between the arms by solving for a field of the network."""
 
     @field_validator("name")
     @classmethod

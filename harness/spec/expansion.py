@@ -1,167 +1,200 @@
-"""A base and named sets of overrides to arms: each a full spec, every mistake at the line of its arm."""
+"""A base and the drafts of arms to arms: each a full spec, every mistake at the line of its arm, equal ones merged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.errors import Problem
+from harness.spec.arm import Arm
 from harness.spec.base import check_name
-from harness.spec.composition import apply_overrides, path_problem
+from harness.spec.composition import apply_overrides
+from harness.spec.diagnostics import show
+from harness.spec.drafts import Draft
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.identity import spec_digest
+from harness.spec.naming import MAX_LENGTH, marked, name_of
 from harness.spec.origin import Origin, Override
-from harness.spec.paths import from_file
+from harness.spec.solving import Solved, sets, value_at
 from harness.spec.surroundings import Surroundings
-from harness.spec.yaml_tree import Document, Node, shown
+from harness.spec.yaml_tree import Document
 
-# Section of an ablation file -> the arm's name, from its key there.
-SECTIONS = {"arms": "{}", "leave_one_out": "no_{}", "add_one_in": "with_{}"}
-# Field -> what the study does with it.
-SET_BY_STUDY = {
-    "name": "a run is named after the base experiment and its arm.",
-    "seed": "every arm is trained with each of the seeds under `seeds:`.",
-}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One variant. `overrides` maps dotted field paths to values, as written, relative to the base arm; {} for it."""
-
-    name: str
-    overrides: Mapping[str, Any]
-    spec: ExperimentSpec
-
-
-@dataclass(frozen=True)
-class Draft:
-    """An arm as the file has it. `place` is "file:line: section.key"; `generated`: named by a rule, not by a person."""
-
-    name: str
-    overrides: tuple[Override, ...]
-    place: str
-    generated: bool
-    complete: bool = True
-    """False where an override was a mistake and so left out: what remains proves nothing about equality."""
-
-
-def drafts_of(document: Document, problems: list[Problem]) -> Iterator[Draft]:
-    """The arms of an ablation file as written; mistakes in their names and paths are added to `problems`.
-
-    Sections and sets that are no mappings are passed over: the validation of the file tells of them.
-    """
-    for section, pattern in SECTIONS.items():
-        for key, node in _children(document.root.value.get(section)):
-            if isinstance(node.value, dict):
-                label = f"{section}.{shown(key)}"
-                overrides = overrides_of(node, label, problems, document.path)
-                complete = len(overrides) == len(node.value)
-                yield Draft(pattern.format(key), overrides, f"{node.place}: {label}", section != "arms", complete)
-
-
-def _children(node: Node | None) -> list[tuple[str, Node]]:
-    return list(node.value.items()) if node is not None and isinstance(node.value, dict) else []
-
-
-def overrides_of(node: Node, label: str, problems: list[Problem], written_in: Path) -> tuple[Override, ...]:
-    """A mapping of dotted paths to values as overrides, without those whose path is a mistake."""
-    overrides: list[Override] = []
-    for path, child in _children(node):
-        where = f"{child.place}: {label}"
-        problem = misplaced(path, where) or path_problem(path, where) or _overlap(path, node, where)
-        if problem:
-            problems.append(problem)
-        else:
-            overrides.append(Override(path, from_file(child, written_in, path).plain(), where, child.plain()))
-    return tuple(overrides)
-
-
-def misplaced(path: str, where: str) -> Problem | None:
-    """Why an override may not set a field that the study sets itself, or None."""
-    if path not in SET_BY_STUDY:
-        return None
-    return Problem(f"`{path}` is set by the study", where, SET_BY_STUDY[path])
-
-
-def _overlap(path: str, node: Node, where: str) -> Problem | None:
-    for other in node.value:
-        if path.startswith(f"{other}."):
-            return Problem(f"`{other}` and `{path}` are set in one place", where, "write it all under one of them.")
-    return None
+MAX_SPEC_NAME = 80
+_ELSEWHERE = "\0"
 
 
 class Expansion:
-    """The arms of a study, the base first, and what was wrong or merged on the way to them."""
+    """The arms of a study, the base first, and what was wrong or merged on the way to them.
 
-    def __init__(self, base: Document, shared: Sequence[Override]):
-        self._surroundings = Surroundings()
+    Args:
+        base: the experiment that the arms are laid over.
+        shared: overrides of all arms, the base too.
+        words: field path -> word for it in the names of a grid's or zip's arms.
+        solved: the field that `match` solves for, which no arm may set.
+    """
+
+    def __init__(self, base: Document, shared: Sequence[Override], words: Mapping[str, str], solved: Solved | None):
         self.arms: list[Arm] = []
         self.problems: list[Problem] = []
         self.remarks: list[str] = []
+        self._surroundings = Surroundings()
         self._root = base.root
-        self._tree = apply_overrides(base.root.plain(), {override.path: override.value for override in shared})
+        self._tree = _laid_over(base.root.plain(), shared)
         self._name = str(self._tree["name"])
+        self._words = words
+        self._solved = solved
         self._places: dict[str, str] = {}
-        self._digests: dict[str, Draft | None] = {}
+        self._numbers: dict[str, int] = {}
+        self._base_digest: str | None = None
+        self._differs_alone: dict[str, bool] = {}
         spec, mistakes = self._surroundings.checked(self._tree, Origin(base.root, tuple(shared)), extra_keys=("base",))
         self.problems += mistakes
         if spec is not None:
+            self._base_digest = spec_digest(spec)
+            self._numbers[self._base_digest] = 0
             self.arms.append(Arm(spec.name, {}, spec))
-            self._digests[spec_digest(spec)] = None
+            self._check_solved(spec, solved.place if solved else "", "the base")
 
     def add(self, draft: Draft) -> None:
         """One more arm, unless it is a mistake or equal to one that is there."""
-        if problem := self._name_problem(draft):
+        named = draft if draft.name is not None else self._named(draft)
+        assert named.name is not None
+        if problem := self._name_problem(named.name, named.place):
             self.problems.append(problem)
             return
-        overrides = {override.path: override.value for override in draft.overrides}
-        spec = self._spec(draft, overrides)
-        if spec is None or (draft.complete and self._is_merged_or_refused(draft, spec_digest(spec))):
+        spec = self._spec(draft, named.name)
+        if spec is None or self._sets_solved(draft):
             return
-        if draft.name in self._places:
-            fix = f"the other one stands at {self._places[draft.name]}: rename one of them."
-            self.problems.append(Problem(f"two arms are called {draft.name}", draft.place, fix))
+        digest = spec_digest(spec)
+        if draft.complete and digest in self._numbers:
+            self._merge(draft, self._numbers[digest], named.name)
             return
-        self._places[draft.name] = draft.place
-        self.arms.append(Arm(draft.name, {override.path: override.written for override in draft.overrides}, spec))
+        if named.name in self._places:
+            if draft.complete or draft.name is not None:
+                fix = f"the other one stands at {self._places[named.name]}: rename one of them."
+                self.problems.append(Problem(f"two arms are called {named.name}", draft.place, fix))
+            return
+        self._check_solved(spec, draft.place, "the arm")
+        if draft.complete:
+            self._numbers[digest] = len(self.arms)
+        self._places[named.name] = draft.place
+        self.arms.append(Arm(named.name, _as_written(named.overrides, spec), spec, (draft.placement,)))
 
-    def _spec(self, draft: Draft, overrides: Mapping[str, Any]) -> ExperimentSpec | None:
-        tree = apply_overrides(self._tree, overrides) | {"name": f"{self._name}-{draft.name}"}
-        base_is_valid = bool(self.arms)
+    def _spec(self, draft: Draft, name: str) -> ExperimentSpec | None:
+        tree = _laid_over(self._tree, draft.overrides) | {"name": f"{self._name}-{name}"}
         # What an invalid base makes of an arm is told once, at the base: of the arm, what its overrides wrote.
-        default = draft.place if base_is_valid else _ELSEWHERE
+        default = draft.place if self._base_digest else _ELSEWHERE
         spec, mistakes = self._surroundings.checked(tree, Origin(self._root, draft.overrides, default))
         self.problems += [problem for problem in mistakes if not (problem.where or "").startswith(_ELSEWHERE)]
         return spec
 
-    def _name_problem(self, draft: Draft) -> Problem | None:
+    # --- names ---
+
+    def _named(self, draft: Draft) -> Draft:
+        """A grid's or zip's arm with its name and, of its overrides, those that differ from the base."""
+        overrides = self._differing(draft.overrides) or draft.overrides
+        most = max(min(MAX_LENGTH, MAX_SPEC_NAME - len(self._name) - 1), 1)
+        name = name_of(overrides, self._words, most)
+        if name in self._places or name == self._name:
+            name = marked(name, overrides, most)
+        return replace(draft, name=name, overrides=overrides)
+
+    def _differing(self, overrides: Sequence[Override]) -> tuple[Override, ...]:
+        """Without those that set what the base has. A field whose sibling `kind` is another one stays: there the
+        value may be another than the default.
+        """
+        differing = {override.path for override in overrides if self._differs(override)}
+        return tuple(
+            override
+            for override in overrides
+            if override.path in differing or f"{override.path.rpartition('.')[0]}.kind" in differing
+        )
+
+    def _differs(self, override: Override) -> bool:
+        """Whether the override, alone, makes another experiment of the base (or none, in which case it does)."""
+        key = json.dumps([override.path, override.value])
+        if self._base_digest and key not in self._differs_alone:
+            spec, _ = self._surroundings.checked(_laid_over(self._tree, (override,)), Origin(self._root))
+            self._differs_alone[key] = spec is None or spec_digest(spec) != self._base_digest
+        return self._differs_alone.get(key, True)
+
+    def _name_problem(self, name: str, place: str) -> Problem | None:
         try:
-            check_name(draft.name)
+            check_name(name)
         except ValueError as error:
-            return Problem(str(error), draft.place)
-        if draft.name == self._name:
-            return Problem(f"the base is already called {draft.name}", draft.place, "give the arm a name of its own.")
+            return Problem(str(error), place)
+        if name == self._name:
+            return Problem(f"the base is already called {name}", place, "give the arm a name of its own.")
         return None
 
-    def _is_merged_or_refused(self, draft: Draft, digest: str) -> bool:
-        """Whether an equal arm is there: a generated one is merged with it, a hand-written one is a mistake."""
-        if digest not in self._digests:
-            self._digests[digest] = draft
-            return False
-        other = self._digests[digest]
-        if other is None:
+    # --- equal arms ---
+
+    def _merge(self, draft: Draft, number: int, name: str) -> None:
+        """An arm that is there already: a generated one is merged with it and said, a hand-written one is a mistake."""
+        arm = self.arms[number]
+        is_base = number == 0 and self._base_digest is not None
+        if is_base and draft.must_differ:
             self.problems.append(_equal_to_base(draft))
-        elif draft.generated:
-            self.remarks.append(f"{draft.name} is equal to {other.name}: one arm, called {other.name}")
-        else:
-            what = f"the arms {other.name} and {draft.name} are equal"
-            self.problems.append(Problem(what, draft.place, f"{other.name} stands at {other.place}: keep one of them."))
-        return True
+            return
+        if draft.placement.section == "arms":
+            what, place = f"the arms {arm.name} and {name} are equal", self._places[arm.name]
+            self.problems.append(Problem(what, draft.place, f"{arm.name} stands at {place}: keep one of them."))
+            return
+        self.arms[number] = replace(arm, placements=(*arm.placements, draft.placement))
+        what = name if draft.name is not None else _described(draft)
+        other = "the base" if is_base else arm.name
+        self.remarks.append(f"{what} is equal to {other}: one arm, called {arm.name}")
+
+    # --- the field that is solved for ---
+
+    def _sets_solved(self, draft: Draft) -> bool:
+        """Whether the arm sets the field that `match` is to solve for, which is a mistake."""
+        mistakes = [override for override in draft.overrides if self._solved and sets(override, self._solved.field)]
+        for override in mistakes:
+            assert self._solved
+            what = f"`{self._solved.field}` is what `match` solves for, in every arm"
+            self.problems.append(Problem(what, override.place, "take it out of the arm, or take out `match`."))
+        return bool(mistakes)
+
+    def _check_solved(self, spec: ExperimentSpec, place: str, who: str) -> None:
+        """There is one number to solve for."""
+        if self._solved is None or type(value := value_at(spec, self._solved.field)) is int:
+            return
+        field = self._solved.field
+        what = f"{who} has no `{field}`" if value is None else f"{who} has {show(value)} as `{field}`"
+        self.problems.append(Problem(f"{what}: `match` solves for one number", place))
 
 
-_ELSEWHERE = "\0"
+def _laid_over(tree: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+    for override in overrides:
+        tree = apply_overrides(tree, {override.path: override.value})
+    return tree
+
+
+def _as_written(overrides: Sequence[Override], spec: ExperimentSpec) -> dict[str, Any]:
+    """Path -> value as written; of a path that several steps of a ladder set, the value in the end, in full."""
+    times = Counter(override.path for override in overrides)
+    written: dict[str, Any] = {}
+    for override in overrides:
+        written.pop(override.path, None)
+        written[override.path] = override.written if times[override.path] == 1 else _in_full(spec, override.path)
+    return written
+
+
+def _in_full(spec: ExperimentSpec, path: str) -> Any:
+    value: Any = spec.model_dump(mode="json")
+    for part in path.split("."):
+        value = value[part] if value is not None else None
+    return value
+
+
+def _described(draft: Draft) -> str:
+    """ "model.width = 32, model.dropout = 0.0 of grid"."""
+    values = ", ".join(f"{path} = {show(value)}" for path, value in draft.placement.coordinates.items())
+    return f"{values} of {draft.placement.section}"
 
 
 def _equal_to_base(draft: Draft) -> Problem:

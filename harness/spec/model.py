@@ -16,9 +16,11 @@ def _odd(value: int) -> int:
 
 
 # Bounds far beyond any budget, so that counting a mistyped network can neither overflow nor take minutes.
+MAX_WIDTH = 65_536
+MAX_KERNEL_SIZE = 31
 Depth = Annotated[int, Field(gt=0, le=256)]
-Width = Annotated[int, Field(gt=0, le=65_536)]
-KernelSize = Annotated[int, Field(gt=0, le=31), AfterValidator(_odd)]
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+KernelSize = Annotated[int, Field(gt=0, le=MAX_KERNEL_SIZE), AfterValidator(_odd)]
 
 
 class SqueezeExcitation(Spec):
@@ -77,6 +79,11 @@ class Model(Spec):
         """Kernel sizes per group, written out."""
         return self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,) * len(self.depths)
 
+    @property
+    def squeezed_channels(self) -> int:
+        """The fewest channels that a squeeze-and-excitation acts on, were there one: those of the stem by default."""
+        return min(self.widths) if self.se and self.se.placement == "block" else self.widths[0]
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         mistakes = []
@@ -85,11 +92,9 @@ class Model(Spec):
             mistakes.append(("width", f"{list(self.widths)} {groups} width per group, or one number"))
         if len(self.kernel_sizes) != len(self.depths):
             mistakes.append(("kernel_size", f"{list(self.kernel_sizes)} {groups} kernel size per group, or one number"))
-        if self.se is not None:
-            channels = self.widths[0] if self.se.placement == "stem" else min(self.widths)
-            if self.se.reduction > channels:
-                what = f"{self.se.reduction} is larger than the {channels} channels it acts on"
-                mistakes.append(("se.reduction", what))
+        if self.se is not None and self.se.reduction > self.squeezed_channels:
+            what = f"{self.se.reduction} is larger than the {self.squeezed_channels} channels it acts on"
+            mistakes.append(("se.reduction", what))
         if self.stochastic_depth and self.shortcut == "none":
             what = "a block that is left out needs a shortcut to pass the image on, and `model.shortcut` is none"
             mistakes.append(("stochastic_depth", what))

@@ -8,9 +8,10 @@ from pydantic import BaseModel
 
 from harness.spec.ablation_file import AblationFile
 from harness.spec.base import SWITCH
-from harness.spec.expansion import SECTIONS, SET_BY_STUDY
+from harness.spec.drafts import SECTIONS, SET_BY_STUDY
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.fields import field_paths
+from harness.spec.solving import solvable
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -25,17 +26,28 @@ def json_schema() -> dict[str, Any]:
     ablation = _schema_of(AblationFile, definitions)
     _allow_any_kind(definitions)
     _allow_switches(experiment, definitions)
-    for definition in [experiment, *(d for name, d in definitions.items() if name != "Reference")]:
+    for definition in [experiment, *(d for name, d in definitions.items() if name not in ("Reference", "Match"))]:
         definition.pop("required", None)
     experiment["properties"]["base"] = {"type": "string", "description": "File this one is laid over, relative to it."}
     overrides = {"type": "object", "properties": _paths(experiment, definitions), "additionalProperties": False}
     definitions |= {"ExperimentFile": experiment, "AblationFile": ablation, "Overrides": overrides}
-    reference = {"$ref": "#/$defs/Overrides"}
-    ablation["properties"]["overrides"] |= reference
-    for section in SECTIONS:
-        ablation["properties"][section]["additionalProperties"] = reference
+    _complete_paths(ablation["properties"], overrides)
+    definitions["Match"]["properties"]["parameters"]["enum"] = list(solvable())
     kinds = [{"$ref": "#/$defs/ExperimentFile"}, {"$ref": "#/$defs/AblationFile"}]
     return {"$schema": DIALECT, "title": "Experiment or ablation file", "anyOf": kinds, "$defs": definitions}
+
+
+def _complete_paths(ablation: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """The dotted paths, with their fields' types, wherever an ablation file takes them."""
+    reference = {"$ref": "#/$defs/Overrides"}
+    ablation["overrides"] |= reference
+    for section in SECTIONS:
+        ablation[section]["additionalProperties"] = reference
+    ablation["ladder"]["items"] |= {"additionalProperties": reference, "minProperties": 1, "maxProperties": 1}
+    ablation["exclude"]["items"] = reference
+    lists = {path: {"type": "array", "minItems": 1, "items": field} for path, field in overrides["properties"].items()}
+    for section in ("grid", "zip"):
+        ablation[section] |= {"properties": lists, "additionalProperties": False}
 
 
 def _schema_of(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:

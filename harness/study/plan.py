@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 from harness.errors import InputError
+from harness.matching import solve
 from harness.reporting.dunnett import detectable_difference
 from harness.reporting.statistics import smallest_sign_flip_p
 from harness.spec import identity
@@ -161,7 +162,7 @@ def make_plan(study: Study, store: Store, device_type: str | None = None, count:
         InputError: some arms are over their budget; all of them are named. A teacher can't teach.
     """
     count = count or _count_here
-    study = resolve_study(study, store)
+    study = resolve_study(solve(study), store)
     costs = count([arm.spec for arm in study.arms])
     stored = _Stored(store)
     macs: dict[str | None, int] = {None: 0}
@@ -278,6 +279,7 @@ def to_json(plan: Plan, jobs: int = 1, why: Callable[[PlannedRun], Any] | None =
     """
     return {
         "study": plan.study.name,
+        "remarks": list(plan.study.remarks),
         "detectable_difference": plan.detectable_difference,
         "assumed_spread": {"sd": plan.spread.sd, "source": plan.spread.source, "df": plan.spread.df},
         "more_seeds": [{"seeds": n, "detectable_difference": difference} for n, difference in plan.more_seeds],
@@ -296,6 +298,7 @@ def to_json(plan: Plan, jobs: int = 1, why: Callable[[PlannedRun], Any] | None =
             {
                 "name": planned.arm.name,
                 "overrides": dict(planned.arm.overrides),
+                **({"match": asdict(planned.arm.matched)} if planned.arm.matched else {}),
                 **_costs(planned.arm.spec, planned.cost),
                 "runs": [_run(run, why) for run in planned.runs],
             }

@@ -14,6 +14,7 @@ from rich.table import Table
 from harness.spec.ablation import Arm
 from harness.study.expected import Pace, counted
 from harness.study.plan import Plan, PlannedRun
+from harness.terminal.check import remainder, shown_remarks
 from harness.terminal.columns import Columns
 from harness.terminal.tables import table
 from harness.terminal.words import count, duration
@@ -45,15 +46,19 @@ def print_plan(plan: Plan, console: Console, jobs: int = 1, *, every: bool = Fal
     if hidden := len(plan.arms) - len(shown):
         console.print(f"and {hidden:,} more arms: --all shows them, --json too")
     console.print()
-    console.print(pairs((*progress(plan), *_teachers(plan), *_time(plan, jobs), *_power(plan))))
+    console.print(pairs((*progress(plan), *_merged(plan), *_teachers(plan), *_time(plan, jobs), *_power(plan))))
 
 
 # --- the table ---
 
 
 def plan_table(plan: Plan) -> Columns:
-    """One row an arm: what differs, its cost, and its runs in the order of the seeds."""
-    numbers = ("parameters", "headroom", "MMACs")
+    """One row an arm: what differs, its cost, and its runs in the order of the seeds.
+
+    Where there is `match`, with the parameters above or below the base's: the value found is among what differs.
+    """
+    rest = ("remainder",) if any(planned.arm.matched for planned in plan.arms) else ()
+    numbers = ("parameters", *rest, "headroom", "MMACs")
     made = table("arm", "differs", *numbers, "runs", right=numbers)
     for planned in plan.arms:
         cost = planned.cost
@@ -61,6 +66,7 @@ def plan_table(plan: Plan) -> Columns:
             escape(planned.arm.name),
             escape(differences(planned.arm)),
             count(cost.trainable_parameters),
+            *(remainder(planned.arm.matched) for _ in rest),
             count(planned.headroom),
             f"{cost.macs / 1e6:,.1f}",
             marks(planned.runs),
@@ -121,6 +127,11 @@ def progress(plan: Plan) -> list[tuple[str, str]]:
         arms = list(dict.fromkeys(run.arm.name for run in runs))
         rows.append(("", f"{counted(len(runs), 'run')} of those done made {maker}: {names(arms)}"))
     return rows
+
+
+def _merged(plan: Plan) -> list[tuple[str, str]]:
+    """Which arms of the file are one."""
+    return [("" if number else "merged", line) for number, line in enumerate(shown_remarks(plan.study.remarks))]
 
 
 def _teachers(plan: Plan) -> list[tuple[str, str]]:

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from harness import reporting
 from harness.errors import CheckFailed, InputError
+from harness.matching import load_study
 from harness.reporting.model import RunsReport, StudyReport
-from harness.spec.ablation import Study, load_study
+from harness.spec.ablation import Study
 from harness.spec.documents import experiment_from_dict
 from harness.teacher import resolve_study
 from harness.tracking.select import find_records

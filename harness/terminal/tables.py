@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from harness.reporting.runs import metric_of
 from harness.terminal.columns import Columns
-from harness.terminal.words import accuracy, count, duration
+from harness.terminal.words import accuracy, duration
 from harness.tracking.record import Record
-
-if TYPE_CHECKING:  # a list of runs needs no torch
-    from harness.spec.cost import Cost
 
 
 def table(*columns: str, right: Iterable[str] = ()) -> Columns:
     """A plain table; the columns named in `right` are numbers."""
     return Columns(columns, right)
-
-
-def check_table(arms: Sequence[tuple[str, int | None, Cost]]) -> Columns:
-    """(name, limit, cost) of each arm."""
-    numbers = ("parameters", "limit", "headroom", "MACs")
-    made = table("name", *numbers, right=numbers)
-    for name, limit, cost in arms:
-        headroom = None if limit is None else limit - cost.trainable_parameters
-        made.add_row(escape(name), count(cost.trainable_parameters), count(limit), count(headroom), count(cost.macs))
-    return made
 
 
 def runs_table(records: Sequence[Record]) -> Columns:

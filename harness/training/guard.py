@@ -33,6 +33,11 @@ def cost(spec: ExperimentSpec) -> Cost:
     return _count(spec.model, spec.dataset.image_shape, spec.dataset.classes, True)
 
 
+def parameters_of(spec: ExperimentSpec, model: Model) -> int:
+    """Trainable parameters of `model` on the data of `spec`."""
+    return _count(model, spec.dataset.image_shape, spec.dataset.classes, False).trainable_parameters
+
+
 def largest_width(spec: ExperimentSpec) -> int | None:
     """The largest `model.width` (one number, doubled per group) within the budget; None where no width fits."""
     limit = spec.guard.max_parameters
@@ -40,8 +45,7 @@ def largest_width(spec: ExperimentSpec) -> int | None:
         return None
 
     def fits(width: int) -> bool:
-        model = spec.model.model_copy(update={"width": width})
-        return _count(model, spec.dataset.image_shape, spec.dataset.classes, False).trainable_parameters <= limit
+        return parameters_of(spec, spec.model.model_copy(update={"width": width})) <= limit
 
     smallest = spec.model.se.reduction if spec.model.se else 1
     if not fits(smallest):
@@ -79,8 +83,7 @@ def _over_budget(spec: ExperimentSpec, count: int, limit: int, place: str) -> Pr
     if width is None:
         advice = f"no model.width fits with depths {depths}"
     else:
-        narrow = spec.model.model_copy(update={"width": width})
-        fitting = _count(narrow, spec.dataset.image_shape, spec.dataset.classes, False).trainable_parameters
+        fitting = parameters_of(spec, spec.model.model_copy(update={"width": width}))
         advice = f"the largest model.width that fits with depths {depths} is {width} ({fitting:,} parameters)"
     return Problem(
         f"{count:,} trainable parameters are {count - limit:,} over the limit of {limit:,} (guard.max_parameters)",

@@ -141,8 +141,6 @@ def test_seeds(write: Writer, written: str, count: int | None, seeds: tuple[int,
         ("overrides: {train.epoch: 3}", "overrides", "there is no field `train.epoch`"),
         ("overrides: {train.epochs: 0}", "overrides: train.epochs", "out of range"),
         ("overrides: {seed: 3}", "overrides", "`seed` is set by the study"),
-        ("grid: {model.width: [8, 16]}", "grid", "unknown key"),
-        ("ladder: []", "ladder", "unknown key"),
     ],
 )
 def test_a_mistake_is_told_at_its_line(write: Writer, line: str, where: str, words: str) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.spec.ablation import load_study
+from harness.matching import load_study
 from harness.spec.documents import kind_of, load_experiment
+from harness.spec.identity import spec_digest
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -58,23 +59,40 @@ def test_each_passes_the_guard(path: Path) -> None:
 
 
 def test_the_counts_in_the_comments_are_right() -> None:
-    """Each arm of depth_width with its parameters behind it, and the header's of teacher and rationale."""
+    """Each arm of depth_width with its width and parameters behind it, and the header's of teacher and rationale."""
     import re
 
     from harness.training.guard import cost
 
     text = (ROOT / "ablations/depth_width.yaml").read_text()
     told = {
-        name: int(count.replace(",", "")) for name, count in re.findall(r"^  (\w+): .*# ([\d,]+)$", text, re.MULTILINE)
+        int(count.replace(",", "")): int(width) for width, count in re.findall(r"# width (\d+): ([\d,]+)$", text, re.M)
     }
-    arms = {
-        arm.name: cost(arm.spec).trainable_parameters for arm in load_study(ROOT / "ablations/depth_width.yaml").arms
-    }
-    assert told == {name: count for name, count in arms.items() if name != "baseline"}
+    arms = load_study(ROOT / "ablations/depth_width.yaml").arms[1:]
+    assert told == {cost(arm.spec).trainable_parameters: arm.spec.model.width for arm in arms}
     teacher = cost(load_experiment(ROOT / "experiments/teacher.yaml")).trainable_parameters
     assert f"{teacher:,} trainable parameters" in (ROOT / "experiments/teacher.yaml").read_text()
     equal = next(arm for arm in load_study(ROOT / "ablations/rationale.yaml").arms if arm.name == "equal_widths")
     assert f"{cost(equal.spec).trainable_parameters:,} parameters" in (ROOT / "ablations/rationale.yaml").read_text()
+
+
+def test_depth_width_has_the_runs_that_it_had_with_its_widths_by_hand() -> None:
+    """Solved for, they are the same experiments, so that what was trained stays trained."""
+    by_hand = {
+        "first_group_5x5": ["model.kernel_size=[5, 3, 3]", "model.width=61"],
+        "preactivation": ["model.block=preactivation"],
+        "depths2_2_2": ["model.depths=[2, 2, 2]", "model.width=83"],
+        "depths3_3_3": ["model.depths=[3, 3, 3]", "model.width=67"],
+        "depths6_6_4": ["model.depths=[6, 6, 4]", "model.width=54"],
+        "depths8_8_3": ["model.depths=[8, 8, 3]", "model.width=56"],
+        "depths9_9_9": ["model.depths=[9, 9, 9]", "model.width=38"],
+    }
+    shared = ["train.epochs=30", "train.early_stopping=null"]
+    arms = load_study(ROOT / "ablations/depth_width.yaml").arms[1:]
+    assert {arm.name: spec_digest(arm.spec) for arm in arms} == {
+        name: spec_digest(load_experiment(ROOT / "experiments/baseline.yaml", [*shared, *overrides]))
+        for name, overrides in by_hand.items()
+    }
 
 
 def test_components_leaves_each_part_out_once() -> None:

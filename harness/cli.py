@@ -424,11 +424,15 @@ def diff_command(
 def sync_command(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Run ids, their beginnings, or folders.", show_default=False),
+        typer.Argument(metavar="RUN", help="Run ids, their beginnings, or folders.", show_default=False),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every run that was not made with --wandb disabled.")] = False,
-    wandb_project: WandbProject = None,
-    wandb_entity: WandbEntity = None,
+    wandb_project: Annotated[
+        str | None, typer.Option("--wandb-project", help="In place of the project a run was made for.")
+    ] = None,
+    wandb_entity: Annotated[
+        str | None, typer.Option("--wandb-entity", help="In place of the user or team a run was made for.")
+    ] = None,
     time_limit: Annotated[
         str, typer.Option("--time-limit", metavar="[H:]MM:SS", help="Give a run up after this long.")
     ] = "5:00",
@@ -436,9 +440,10 @@ def sync_command(
     as_json: AsJson = False,
 ) -> None:
     """Bring offline runs to Weights & Biases, and prove that they arrived."""
-    from harness.terminal.sync import sync_and_show
+    from harness.terminal.sync import Way, sync_and_show
 
-    sync_and_show(runs or [], every, runs_dir, _seconds(time_limit), wandb_project, wandb_entity, as_json=as_json)
+    way = Way(_seconds(time_limit), wandb_project, wandb_entity)
+    sync_and_show(runs or [], every, runs_dir, way, as_json=as_json)
 
 
 @command

@@ -15,19 +15,10 @@ from harness.errors import CheckFailed, InputError
 from harness.terminal.words import duration
 from harness.tracking.select import Entry, find_run
 from harness.tracking.store import Store
-from harness.tracking.sync import Synced, sync
+from harness.tracking.sync import Synced, Way, sync
 
 
-def sync_and_show(
-    runs: Sequence[str],
-    every: bool,
-    runs_dir: Path,
-    time_limit: float,
-    project: str | None,
-    entity: str | None,
-    *,
-    as_json: bool,
-) -> None:
+def sync_and_show(runs: Sequence[str], every: bool, runs_dir: Path, way: Way, *, as_json: bool) -> None:
     """Lines on stdout as runs are done, or one JSON document at the end.
 
     Raises:
@@ -47,7 +38,7 @@ def sync_and_show(
             if status:
                 status.update(_progress(len(done), len(entries)))
 
-        results = sync(entries, time_limit=time_limit, project=project, entity=entity, told=told)
+        results = sync(entries, way, told)
     if as_json:
         print(json.dumps({"runs": [_document(synced) for synced in results]}, indent=2))
     left = [synced for synced in results if not synced.done]

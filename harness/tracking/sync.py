@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from harness.errors import HarnessError, InputError
+from harness.tracking.atomic import storage_error
 from harness.tracking.claim import Held, acquire
 from harness.tracking.mirror import quarters
-from harness.tracking.record import Record, Wandb
+from harness.tracking.record import Record
 from harness.tracking.select import Entry
 from harness.tracking.send import Arrival
 from harness.tracking.store import RunFolder
@@ -39,6 +40,19 @@ NO_KEY = (
     "there is no Weights & Biases key",
     "`wandb login`, or set WANDB_API_KEY; without an account `wandb leet` shows offline runs in the terminal",
 )
+
+
+@dataclass(frozen=True)
+class Way:
+    """How runs are sent."""
+
+    time_limit: float = TIME_LIMIT
+    """Seconds for each."""
+    project: str | None = None
+    entity: str | None = None
+    """Where to, in place of what each run was made for (one that was made for none goes to WANDB_PROJECT and
+    WANDB_ENTITY).
+    """
 
 
 @dataclass(frozen=True)
@@ -57,19 +71,9 @@ class Synced:
 
 
 def sync(
-    entries: Sequence[Entry],
-    *,
-    time_limit: float = TIME_LIMIT,
-    project: str | None = None,
-    entity: str | None = None,
-    told: Callable[[Synced], None] = lambda synced: None,
+    entries: Sequence[Entry], way: Way = Way(), told: Callable[[Synced], None] = lambda synced: None
 ) -> list[Synced]:
     """Bring these runs to the server, in the order given; `told` is called with each as it is done.
-
-    Args:
-        entries: runs with their folders.
-        time_limit: seconds for each.
-        project, entity: where to, in place of what each run was made for.
 
     Raises:
         InputError: there is no key; nothing was changed.
@@ -77,8 +81,7 @@ def sync(
     processes = _Processes()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting = {
-            pool.submit(_one, folder, record, time_limit, project, entity, processes): number
-            for number, (folder, record) in enumerate(entries)
+            pool.submit(_one, folder, record, way, processes): number for number, (folder, record) in enumerate(entries)
         }
         done: dict[int, Synced] = {}
         try:
@@ -95,46 +98,36 @@ def sync(
     return [done[number] for number in sorted(done)]
 
 
-def _one(
-    folder: RunFolder,
-    record: Record,
-    time_limit: float,
-    project: str | None,
-    entity: str | None,
-    processes: _Processes,
-) -> Synced:
+def _one(folder: RunFolder, record: Record, way: Way, processes: _Processes) -> Synced:
     began = time.monotonic()
     try:
         with acquire(folder.claim_path) as claim:
             record = folder.read_record()
-            arrival = _sent(folder, record, time_limit, project, entity, processes)
+            arrival = _sent(folder, record, way, processes)
             claim.check()
             _remember(folder, record, arrival)
     except Held as error:
         arrival = Arrival("failed", f"it is being trained at this moment, by {error.holder}: sync it when it is done")
     except HarnessError as error:
         arrival = Arrival("failed", str(error))
+    except OSError as error:
+        arrival = Arrival("failed", str(storage_error(folder.path, error)))
     return Synced(folder, record, arrival, time.monotonic() - began)
 
 
 def _remember(folder: RunFolder, record: Record, arrival: Arrival) -> None:
     """What the record is to say of the mirror from now on; not written where it says so already."""
-    wandb = record.wandb
-    if arrival.outcome == "synced":
-        state = "synced"
-    elif arrival.outcome == "unverified":
-        state = f"unverified: {arrival.reason}"
+    changes = {"id": record.run_id}
+    if arrival.outcome in ("synced", "unverified"):
+        state = f"unverified: {arrival.reason}" if arrival.reason else "synced"
+        changes |= {"state": state, "project": arrival.project, "entity": arrival.entity}
+    elif arrival.rebuilt:
+        changes |= {"state": f"offline, rebuilt from the journal: {arrival.rebuilt}"}
     else:
-        state = f"offline, rebuilt from the journal: {arrival.rebuilt}" if arrival.rebuilt else wandb.state
-    now = Wandb(
-        id=record.run_id if arrival.outcome != "failed" or arrival.rebuilt else wandb.id,
-        state=state,
-        project=arrival.project or wandb.project,
-        entity=arrival.entity or wandb.entity,
-        notes=wandb.notes,
-    )
-    if now != wandb and arrival.outcome != "no_key":
-        folder.write_record(record.model_copy(update={"wandb": now}))
+        return
+    wandb = record.wandb.model_copy(update=changes)
+    if wandb != record.wandb:
+        folder.write_record(record.model_copy(update={"wandb": wandb}))
 
 
 # --- the process that sends --------------------------------------------------------------------
@@ -174,14 +167,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _sent(
-    folder: RunFolder,
-    record: Record,
-    time_limit: float,
-    project: str | None,
-    entity: str | None,
-    processes: _Processes,
-) -> Arrival:
+def _sent(folder: RunFolder, record: Record, way: Way, processes: _Processes) -> Arrival:
     if record.status == "running":  # its process is gone, or the claim would be held
         record = record.model_copy(update={"status": "killed"})
     place = folder.wandb_dir / "sync"
@@ -191,8 +177,8 @@ def _sent(
     given = {
         "folder": str(folder.path.resolve()),
         "record": record.model_dump(mode="json"),
-        "project": project,
-        "entity": entity,
+        "project": way.project or record.wandb.project or os.environ.get("WANDB_PROJECT"),
+        "entity": way.entity or record.wandb.entity or os.environ.get("WANDB_ENTITY"),
         "pauses": PAUSES,
         "answer": str(answer.resolve()),
     }
@@ -201,10 +187,10 @@ def _sent(
         streams = {"stdin": subprocess.PIPE, "stdout": said, "stderr": said}
         process = processes.start(command, env=_environment(place), **streams)
         try:
-            process.communicate(json.dumps(given).encode(), timeout=time_limit)
+            process.communicate(json.dumps(given).encode(), timeout=way.time_limit)
             arrival = Arrival(**json.loads(answer.read_text()))
         except subprocess.TimeoutExpired:
-            arrival = Arrival("failed", f"not done within {time_limit:.0f} s")
+            arrival = Arrival("failed", f"not done within {way.time_limit:.0f} s")
         except (OSError, ValueError):
             arrival = Arrival("failed", f"the process that sends it ended with {process.returncode}: {_last(said)}")
         finally:
@@ -212,6 +198,8 @@ def _sent(
             process.wait()
             processes.forget(process)
             answer.unlink(missing_ok=True)
+    if arrival.outcome == "synced":  # else wandb's own logs may tell more
+        shutil.rmtree(place, ignore_errors=True)
     return replace(arrival, reason=_without_secrets(arrival.reason))
 
 

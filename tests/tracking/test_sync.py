@@ -24,7 +24,7 @@ from harness.tracking.journal import Journal
 from harness.tracking.mirror import labels, open_mirror
 from harness.tracking.record import Record, Results, Scores, Wandb
 from harness.tracking.store import RunFolder, Store
-from harness.tracking.sync import Synced, sync
+from harness.tracking.sync import Synced, Way, sync
 from tests.conftest import Harness
 from tests.tracking.examples import record, row
 from tests.wandb_backend.backend import ENTITY, FILE_STREAM, KEY, UPLOAD, Backend
@@ -77,7 +77,8 @@ def entry(folder: RunFolder) -> tuple[RunFolder, Record]:
 
 
 def synced(*folders: RunFolder, **options: Any) -> list[Synced]:
-    return sync([entry(folder) for folder in folders], **options)
+    told = options.pop("told", lambda one: None)
+    return sync([entry(folder) for folder in folders], Way(**options), told)
 
 
 def told(backend: Backend, run_id: str = "0123456789") -> list[dict[str, Any]]:
@@ -101,6 +102,8 @@ def test_a_run_arrives_whole_once_and_nothing_lands_elsewhere(store: Store, back
     assert [backend.count(what) for what in ("UpsertBucket", FILE_STREAM, UPLOAD, "CreateRunFiles")] == writes
     assert folder.record_path.stat().st_mtime_ns == written
     assert {path.name for path in folder.path.iterdir()} == {"record.json", "journal.jsonl", "checkpoints", "wandb"}
+    (mirror,) = folder.wandb_dir.glob("offline-run-*")
+    assert {path.name for path in folder.wandb_dir.iterdir()} == {"cache", mirror.name}
     assert {path.name for path in store.root.iterdir() if path.name[0] != "."} == {folder.path.name}
 
 
@@ -191,8 +194,16 @@ def test_what_people_added_on_the_server_is_theirs(store: Store, backend: Backen
 
 
 @pytest.mark.slow
-def test_where_to_can_be_said_anew(store: Store, backend: Backend) -> None:
+def test_where_to_can_be_said_anew(store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = made(store)
+    monkeypatch.setenv("WANDB_PROJECT", "of-the-day")
+    assert synced(folder)[0].done
+    assert backend.runs["0123456789"].project == "of-the-day"  # it was made for none
+    backend.runs.clear()
+    monkeypatch.setenv("WANDB_PROJECT", "of-another-day")
+    assert synced(folder)[0].done
+    assert backend.runs["0123456789"].project == "of-the-day"
+    backend.runs.clear()
     (there,) = synced(folder, project="elsewhere", entity=ENTITY)
     assert there.done
     assert backend.runs["0123456789"].project == "elsewhere"

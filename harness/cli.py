@@ -447,6 +447,39 @@ def sync_command(
 
 
 @command
+def dashboard_command(
+    file: File,
+    push: Annotated[bool, typer.Option("--push", help="Save it, as the view of last time.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Where its files go; default reports/.")
+    ] = None,
+    wandb_project: WandbProject = None,
+    wandb_entity: WandbEntity = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="As `ablate` was given.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--override", metavar="PATH=VALUE", help="As `ablate` was given.")
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """The Weights & Biases workspace of a study, from its file and its records."""
+    from harness.terminal.dashboard import make_dashboard
+
+    make_dashboard(
+        file,
+        runs_dir,
+        _console(),
+        push=push,
+        output=output,
+        project=wandb_project,
+        entity=wandb_entity,
+        seeds=seeds,
+        overrides=override or [],
+        as_json=as_json,
+    )
+
+
+@command
 def predict_command(
     run: Annotated[
         str, typer.Argument(help="A run id, its beginning, or a run's folder.", metavar="RUN", show_default=False)

@@ -125,7 +125,7 @@ class WandbMirror:
         run, self._run = self._run, None
         atexit.unregister(self._abandon)
         try:
-            with _quarters(self._folder, online=self.state == "online"):
+            with living_in(self._folder.wandb_dir, online=self.state == "online"):
                 run.summary.update(told)
                 if shown.tables:
                     run.summary.update(media.write(Path(run.dir), shown, samples))
@@ -196,7 +196,7 @@ def _start(wandb: Any, mode: Mode, folder: RunFolder, record: Record, arguments:
     shutil.rmtree(folder.wandb_dir, ignore_errors=True)
     folder.wandb_dir.mkdir(parents=True, exist_ok=True)
     known = {name: value for name, value in _SETTINGS.items() if name in wandb.Settings.model_fields}
-    with _quarters(folder, online=mode == "online"):
+    with living_in(folder.wandb_dir, online=mode == "online"):
         run = wandb.init(
             mode=mode,
             dir=str(folder.path),
@@ -232,9 +232,9 @@ def _send_along(run: Any) -> None:
 
 
 def config(record: Record) -> dict[str, Any]:
-    """The experiment as nested config, and what it makes of the parameters."""
+    """The experiment as nested config, what it makes of the parameters, and what is the same for all of its seeds."""
     counted = {"seed": record.seed, "trainable_parameters": record.trainable_parameters, "macs": record.macs}
-    return {**record.spec, **counted}
+    return {**record.spec, **counted, "spec_digest": record.spec_digest}
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -283,8 +283,8 @@ def import_wandb() -> Any:
 
 
 @contextlib.contextmanager
-def _quarters(folder: RunFolder, online: bool) -> Iterator[None]:
-    """Give wandb and its service the run's own folder to live in, and leave the process as it was.
+def living_in(place: Path, online: bool) -> Iterator[None]:
+    """Give wandb and its service a folder to live in (a run's own), and leave the process as it was.
 
     Not only for tidiness: WANDB_SERVICE, which wandb leaves in the environment, would make the child
     processes of this one write to its service, and its `sys.excepthook` prints a traceback for Ctrl-C.
@@ -292,7 +292,7 @@ def _quarters(folder: RunFolder, online: bool) -> Iterator[None]:
     """
     before = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
     hooks = sys.exit, sys.excepthook
-    _replace_environment(quarters(folder.wandb_dir, online) | {"WANDB_SILENT": "true"})
+    _replace_environment(quarters(place, online) | {"WANDB_SILENT": "true"})
     try:
         yield
     finally:

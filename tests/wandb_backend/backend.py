@@ -85,6 +85,8 @@ class Backend:
     def __init__(self, appends: bool = False) -> None:
         self.appends = appends
         self.runs: dict[str, Run] = {}
+        self.views: dict[str, dict[str, Any]] = {}
+        """Saved workspaces by id, as they were sent last."""
         self.asked: list[Asked] = []
         self._faults: dict[tuple[str, str | None], int] = {}
         self._frozen: set[str] = set()
@@ -233,6 +235,13 @@ def _create_files(backend: Backend, given: dict[str, Any]) -> Any:
     return {"createRunFiles": {"runID": f"storage-{given['run']}", "uploadHeaders": [], "files": urls}}
 
 
+def _upsert_view(backend: Backend, given: dict[str, Any]) -> Any:
+    id = given.get("id") or f"view-{len(backend.views)}"
+    inserted = id not in backend.views
+    backend.views[id] = given
+    return {"upsertView": {"view": {"id": id, "name": given["name"]}, "inserted": inserted}}
+
+
 def _of_run(told: Callable[[Run, dict[str, Any]], Any]) -> Callable[[Backend, dict[str, Any]], Any]:
     """Answers about one run of a project; null where there is none."""
 
@@ -287,6 +296,7 @@ _ANSWERS: dict[str, Callable[[Backend, dict[str, Any]], Any]] = {
     "ServerFeaturesQuery": _features,
     "UpsertBucket": _upsert,
     "CreateRunFiles": _create_files,
+    "UpsertView2": _upsert_view,
     "Run": _of_run(_run),
     "RunFiles": _of_run(_files),
     "RunHistoryKeys": _of_run(_history_keys),

@@ -178,22 +178,28 @@ def save(workspace: Any, earlier: View | None) -> View:
     wandb = import_wandb()
     try:
         with TemporaryDirectory(prefix="harness-") as place, living_in(Path(place), online=True):
-            os.environ.update({f"WANDB__GRAPHQL_{name}": str(value) for name, value in sync.PERSISTENCE.items()})
-            api = wandb.Api()
-            workspace.entity = workspace.entity or api.default_entity
-            if earlier and (earlier.entity, earlier.project) == (workspace.entity, workspace.project):
-                workspace._internal_name, workspace._internal_id = earlier.name, earlier.id
-            workspace.save()
-            return View(
-                entity=workspace.entity,
-                project=workspace.project,
-                name=workspace._internal_name,
-                id=workspace._internal_id,
-                url=workspace.url,
-            )
+            try:
+                return _save(wandb, workspace, earlier)
+            finally:
+                end_service()  # it writes in that folder
     except wandb.errors.UsageError as error:
         raise InputError(sync.NO_KEY[0], fix=sync.NO_KEY[1]) from error
     except Exception as error:
-        raise HarnessError(f"Weights & Biases did not save the workspace: {one_line(error)}") from error
-    finally:
-        end_service()
+        reason = sync.without_secrets(one_line(error))
+        raise HarnessError(f"Weights & Biases did not save the workspace: {reason}") from error
+
+
+def _save(wandb: Any, workspace: Any, earlier: View | None) -> View:
+    os.environ.update({f"WANDB__GRAPHQL_{name}": str(value) for name, value in sync.PERSISTENCE.items()})
+    api = wandb.Api()
+    workspace.entity = workspace.entity or api.default_entity
+    if earlier and (earlier.entity, earlier.project) == (workspace.entity, workspace.project):
+        workspace._internal_name, workspace._internal_id = earlier.name, earlier.id
+    workspace.save()
+    return View(
+        entity=workspace.entity,
+        project=workspace.project,
+        name=workspace._internal_name,
+        id=workspace._internal_id,
+        url=workspace.url,
+    )

@@ -200,7 +200,7 @@ def _sent(folder: RunFolder, record: Record, way: Way, processes: _Processes) ->
             answer.unlink(missing_ok=True)
     if arrival.outcome == "synced":  # else wandb's own logs may tell more
         shutil.rmtree(place, ignore_errors=True)
-    return replace(arrival, reason=_without_secrets(arrival.reason))
+    return replace(arrival, reason=without_secrets(arrival.reason))
 
 
 def _last(said: BinaryIO) -> str:
@@ -219,6 +219,7 @@ def _environment(place: Path) -> dict[str, str]:
     return others | quarters(place, online=True) | persistence | {"WANDB_DIR": str(place.resolve())}
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
+    """Without the key, which a server may repeat in what it says."""
     key = os.environ.get("WANDB_API_KEY")
     return text.replace(key, "…") if key else text

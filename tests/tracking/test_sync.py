@@ -21,6 +21,7 @@ from harness.tracking import wandb_file
 from harness.tracking.background import difference
 from harness.tracking.claim import acquire
 from harness.tracking.journal import Journal
+from harness.tracking.media import Samples
 from harness.tracking.mirror import labels, open_mirror
 from harness.tracking.record import Record, Results, Scores, Wandb
 from harness.tracking.store import RunFolder, Store
@@ -373,3 +374,29 @@ def test_twenty_runs_of_200_epochs(store: Store, backend: Backend, capsys: pytes
     assert [one.arrival.outcome for one in outcomes] == ["synced"] * 20
     assert all(told(backend, folder.run_id) == Journal(folder.journal_path).rows() for folder in folders)
     assert seconds < 180  # 60 s are asked of an idle machine
+
+
+def test_what_the_predictions_show_arrives_with_the_run(store: Store, backend: Backend) -> None:
+    folder = made(store, mirrored=False)
+    labels_of, predicted = np.array([0, 0, 1]), np.array([0, 1, 1])
+    folder.write_predictions(np.zeros((3, 2)), predicted, labels_of, "test")
+    done, images = folder.read_record(), Samples(np.arange(3), np.zeros((3, 4, 4, 3), dtype=np.uint8))
+    open_mirror("offline", folder, done, Journal(folder.journal_path).rows(), **labels(done)).finish(done, images)
+    (first,) = synced(folder)
+    assert (first.arrival.outcome, first.arrival.rebuilt) == ("synced", "")
+    run = backend.runs["0123456789"]
+    media = {name: data for name, data in run.files.items() if name.startswith("media/")}
+    assert media.keys() == {
+        *(f"media/images/samples_{index}.png" for index in range(3)),
+        "media/table/samples.table.json",
+        "media/table/confusion_matrix.table.json",
+    }
+    assert json.loads(run.summary)["class_accuracy/0"] == 0.5
+    written = files_below(folder)
+    assert media == {name: data for name, data in written.items() if name in media}
+
+
+def files_below(folder: RunFolder) -> dict[str, bytes]:
+    """wandb's files of a run's mirror, by the name they have on the server."""
+    (files,) = folder.wandb_dir.glob("offline-run-*/files")
+    return {path.relative_to(files).as_posix(): path.read_bytes() for path in files.rglob("*") if path.is_file()}

@@ -1,6 +1,7 @@
 """How a study's arms hang together: ladders, factorials (2 x 2 and larger) and grids, found from what the arms set.
 
-Found, not declared, so that four arms written by hand as a 2 x 2 get their interaction like those of a grid.
+Found, so that four arms written by hand as a 2 x 2 get their interaction like those of a grid; a ladder that the
+file declares is one in any case, whatever its steps set and whatever other arms they were merged with.
 What an arm sets to the value that the base has already is no difference.
 """
 
@@ -54,14 +55,16 @@ class Structure:
 
 
 def structure_of(study: Study) -> Structure:
-    """Every grid and factorial, and among the arms that are in none of them the ladders."""
+    """Every grid and factorial, the file's ladder, and further ladders among the arms that are in none of these."""
     differ = _differences(study)
     grids = tuple(_grids(study, differ))
     factorials = tuple(_factorials(study, differ, grids))
     used = {arm for one in factorials for arm in (one.first, one.second, one.both)}
     used |= {arm for grid in grids for row in grid.cells for arm in row if arm}
+    declared = _declared(study)
+    used |= {arm for ladder in declared for arm in ladder}
     left = {arm: differences for arm, differences in differ.items() if arm not in used and differences}
-    return Structure(tuple(_ladders(study.base.name, left)), factorials, grids)
+    return Structure((*declared, *_ladders(study.base.name, left)), factorials, grids)
 
 
 def _differences(study: Study) -> dict[str, Differences]:
@@ -82,6 +85,13 @@ def value_at(tree: Any, path: str) -> Any:
 
 
 # --- ladders ------------------------------------------------------------------------------------
+
+
+def _declared(study: Study) -> list[tuple[str, ...]]:
+    """The file's `ladder`, where it has two steps at the least that change something."""
+    names = [study.base.name, *(arm.name for _, arm in study.placed("ladder"))]
+    changing = [name for name, _ in itertools.groupby(names)]  # a step equal to the one before it is no step
+    return [tuple(changing)] if len(changing) > 2 else []
 
 
 def _ladders(base: str, differ: Mapping[str, Differences]) -> Iterable[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from harness.reporting.contrasts import Contrast, contrasts
 from harness.reporting.dunnett import critical_value, joint_p
 from harness.reporting.factors import Factorial, Grid, structure_of
 from harness.reporting.statistics import Paired, welch_test
+from harness.spec.ablation import Study, load_study
 from harness.tracking.store import Store
+from tests.conftest import TINY
 from tests.reporting.synthetic import add, fill, make_record, make_study
 
 INTERACTION = {"both": 1, "first": -1, "second": -1, "neither": 1}
@@ -182,6 +185,33 @@ def test_one_factor_at_a_time_has_no_structure() -> None:
 def test_a_ladder() -> None:
     arms = {"no_flip": FLIP, "a": SE, "b": SE | CUTMIX, "c": SE | CUTMIX | CLIP, "no_crop": {"augment.crop": None}}
     assert structure(arms) == ((("small", "a", "b", "c"),), (), ())
+
+
+def loaded(folder: Path, arms: str) -> Study:
+    (folder / "tiny.yaml").write_text(TINY)
+    (folder / "study.yaml").write_text(f"name: study\nbase: tiny.yaml\n{arms}\n")
+    return load_study(folder / "study.yaml")
+
+
+def test_a_ladder_of_the_file_is_one_whatever_its_steps_were_merged_with(tmp_path: Path) -> None:
+    arms = """
+leave_one_out: {nesterov: {optim.optimizer.nesterov: true}, flip: {augment.flip: true}}
+ladder:
+  - first: {optim.optimizer.nesterov: true}
+  - same: {optim.optimizer.nesterov: true}
+  - second: {augment.flip: true}
+  - third: {optim.optimizer.nesterov: false}
+"""
+    study = loaded(tmp_path, arms)
+    found = structure_of(study)
+    (ladder,) = found.ladders
+    assert ladder[:2] == ("tiny", "no_nesterov")  # its first step, merged; the second changes nothing
+    assert [dict(arm.overrides) for arm in study.arms if arm.name == ladder[2]] == [
+        {"optim.optimizer.nesterov": True, "augment.flip": True}
+    ]
+    assert ladder[3:] == ("no_flip",)  # the last step takes the first back
+    assert len(found.factorials) == 1  # the same arms are a 2 x 2 as well
+    assert structure_of(loaded(tmp_path, "ladder: [first: {optim.optimizer.nesterov: true}]")).ladders == ()
 
 
 def test_a_two_by_two_written_by_hand() -> None:

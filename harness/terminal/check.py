@@ -41,24 +41,20 @@ def print_check(arms: Sequence[Arm], costs: Sequence[Cost], remarks: Sequence[st
 
 
 def check_table(arms: Sequence[Arm], costs: Sequence[Cost]) -> Columns:
-    """One row an arm; with what was solved for, and what remains, where there is `match`."""
-    matches = any(arm.matched for arm in arms)
-    numbers = ("parameters", *(("remainder",) if matches else ()), "limit", "headroom", "MACs")
-    made = table("name", *(("match",) if matches else ()), *numbers, right=numbers)
+    """One row an arm; with the value that `match` found and the parameters that remain, where there is one."""
+    fields = list(dict.fromkeys(arm.matched.field for arm in arms if arm.matched))
+    found = ("/".join(field.rpartition(".")[2] for field in fields), "remainder") if fields else ()
+    numbers = (*found[:1], "parameters", *found[1:], "limit", "headroom", "MACs")
+    made = table("name", *numbers, right=numbers)
     for arm, cost in zip(arms, costs, strict=True):
         limit, parameters = arm.spec.guard.max_parameters, cost.trainable_parameters
+        value = [str(arm.matched.value) if arm.matched else ""] if found else []
+        rest = [remainder(arm.matched)] if found else []
         headroom = None if limit is None else limit - parameters
-        match = (escape(solution(arm.matched)),) if matches else ()
-        rest = (remainder(arm.matched),) if matches else ()
         made.add_row(
-            escape(arm.name), *match, count(parameters), *rest, count(limit), count(headroom), count(cost.macs)
+            escape(arm.name), *value, count(parameters), *rest, count(limit), count(headroom), count(cost.macs)
         )
     return made
-
-
-def solution(matched: Matched | None) -> str:
-    """ "model.width 67"."""
-    return f"{matched.field} {matched.value}" if matched else ""
 
 
 def remainder(matched: Matched | None) -> str:

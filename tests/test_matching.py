@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from harness.errors import InputError
 from harness.matching import load_study, nearest, solve, with_value
+from harness.reporting.factors import structure_of
 from harness.spec import ablation
 from harness.spec.documents import load_experiment
 from harness.spec.identity import run_id
@@ -201,6 +202,17 @@ def test_each_network_is_solved_once(matched: Path, monkeypatch: pytest.MonkeyPa
     study = load_study(matched)
     assert len(study.arms) == 1 + 2 + 150 - 1  # the lr of `slow`
     assert len(built) == len(set(built)) < 40
+
+
+def test_a_grid_stays_a_grid_for_the_report(matched: Path) -> None:
+    """The width is another in every row: it follows from the depths."""
+    matched.write_text(MATCHED.replace("grid: {", "grid: {model.dropout: [0.0, 0.1], "))
+    (grid,) = structure_of(load_study(matched)).grids
+    assert {grid.rows, grid.columns} == {"model.dropout", "model.depths"}
+    assert {arm for row in grid.cells for arm in row} == {
+        *("depths1_1", "base", "depths5_5"),
+        *("dropout0.1-depths1_1", "dropout0.1", "dropout0.1-depths5_5"),
+    }
 
 
 # --- what the commands say ---

@@ -69,13 +69,18 @@ def structure_of(study: Study) -> Structure:
 
 def _differences(study: Study) -> dict[str, Differences]:
     base = study.base.spec.model_dump(mode="json")
-    return {arm.name: _differing(arm, base) for arm in study.arms}
+    return {arm.name: _differing(arm, base, study.match) for arm in study.arms}
 
 
-def _differing(arm: Arm, base: Mapping[str, Any]) -> Differences:
+def _differing(arm: Arm, base: Mapping[str, Any], solved: str | None) -> Differences:
+    """Without the field that `match` solves for, which follows from the others."""
     spec = arm.spec.model_dump(mode="json") if arm.overrides else base
     values = {path: (value_at(spec, path), value_at(base, path)) for path in arm.overrides}
-    return {path: json.dumps(own, sort_keys=True) for path, (own, other) in values.items() if own != other}
+    return {
+        path: json.dumps(own, sort_keys=True)
+        for path, (own, other) in values.items()
+        if own != other and path != solved
+    }
 
 
 def value_at(tree: Any, path: str) -> Any:

@@ -49,3 +49,22 @@ def test_it_is_made_afresh_each_time() -> None:
     json_schema()["$defs"].clear()
     assert types_of(json_schema()["$defs"]["Model"]["properties"]["se"]) >= {"boolean"}
     assert json_schema() == json_schema()
+
+
+def test_every_section_completes_the_dotted_paths() -> None:
+    definitions = json_schema()["$defs"]
+    sections = definitions["AblationFile"]["properties"]
+    overrides = {"$ref": "#/$defs/Overrides"}
+    assert sections["ladder"]["items"] == {
+        "type": "object",
+        "additionalProperties": overrides,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    assert sections["exclude"]["items"] == overrides
+    for section in ("grid", "zip"):
+        assert set(sections[section]["properties"]) == set(definitions["Overrides"]["properties"])
+        assert sections[section]["properties"]["augment.cutmix.alpha"]["items"]["type"] == "number"
+        assert sections[section]["additionalProperties"] is False
+    assert definitions["Match"]["properties"]["parameters"]["enum"][0] == "model.width"
+    assert definitions["Match"]["required"] == ["parameters"]

@@ -95,6 +95,17 @@ def test_depth_width_has_the_runs_that_it_had_with_its_widths_by_hand() -> None:
     }
 
 
+def test_the_readme_s_example_of_the_grammar_is_a_study(tmp_path: Path) -> None:
+    """With the arms that its comments name."""
+    example = (ROOT / "README.md").read_text().split("```yaml\nname: everything\n")[1].split("```")[0]
+    text = f"name: everything\n{example}".replace("../experiments", str(ROOT / "experiments"))
+    (tmp_path / "everything.yaml").write_text(text)
+    study = load_study(tmp_path / "everything.yaml")
+    named = ["baseline", "adamw", "no_se", "no_cutmix", "with_cutout", "plus_ema", "plus_smoothing"]
+    generated = ["depths2_2_2-dropout0", "depths2_2_2", "kernel_size5", "no_flip"]
+    assert [arm.name for arm in study.arms] == [*named, *generated]
+
+
 def test_components_leaves_each_part_out_once() -> None:
     study = load_study(ROOT / "ablations/components.yaml")
     parts = ("se", "dropout", "lookahead", "cutmix", "clip", "cosine", "crop", "flip")

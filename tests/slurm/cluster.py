@@ -6,6 +6,7 @@ authentication is a munged of our own, with a key made here. Needs root, and not
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -117,7 +118,10 @@ class Cluster:
         self.wait(("sinfo", "--noheader", "--states=idle", "--format=%D"), "2")
 
     def _stop(self) -> None:
-        """The daemons by their own pid files: nodes, then the controller, then munged."""
+        """What still runs is cancelled; then the daemons by their own pid files: nodes, controller, munged."""
+        with contextlib.suppress(subprocess.CalledProcessError, TimeoutError):
+            self.command("scancel", "--partition=main", "--full")
+            self.wait(("squeue", "--noheader"), "", seconds=15)
         for name in ("slurmd.n1", "slurmd.n2", "slurmctld", "munged"):
             path = self.folder / f"{name}.pid"
             if path.exists():

@@ -163,6 +163,7 @@ def test_the_script_without_an_extra_that_the_readme_shows(cluster: Cluster, stu
         "--array=0-7": "--array=0-1",
         "--cpus-per-task=4": "--cpus-per-task=1",
         "--time=4:00:00": "--time=5",
+        "--threads 4": "--threads 1",
         "3:50:00": "60 --device cpu",
         ".venv/bin/harness": f"{sys.executable} -m harness.cli",
         "ablations/x.yaml": "study.yaml",

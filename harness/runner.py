@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from harness.errors import InputError, RunBusy, RunFailed
+from harness.earlier import check_same_hardware, claim, set_aside
+from harness.errors import InputError, RunFailed
 from harness.events import Note, Observer, silent, unbreakable
 from harness.options import RunOptions
 from harness.session import Session
@@ -20,7 +19,6 @@ from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
 from harness.teacher import load_network, resolve, to_train
 from harness.tracking import provenance
-from harness.tracking.claim import STALE_AFTER, Claim, Held, Holder, acquire
 from harness.tracking.record import Record, Results, Scores
 from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint, device, guard
@@ -77,7 +75,7 @@ def run(
         earlier = folder.read_record() if folder.record_path.exists() else None
         if earlier:
             if not options.any_device:
-                check_same_hardware(earlier, folder, hardware)
+                check_same_hardware(earlier, folder, (hardware.kind, hardware.precision))
             if earlier.finished:
                 observer(Note(run_id, f"already done: {folder.path} ({earlier.status}); --fresh runs it again"))
                 return earlier
@@ -115,62 +113,6 @@ def _is_finished(folder: RunFolder) -> bool:
     except InputError as error:
         fix = "--fresh puts it aside and runs again"
         raise InputError([replace(problem, fix=fix) for problem in error.problems]) from error
-
-
-@contextmanager
-def claim(folder: RunFolder, observer: Observer = silent, *, patient: bool = False) -> Iterator[Claim]:
-    """Hold the run, with a heartbeat, until the block ends; one whose holder died is taken over.
-
-    `patient`: watch another machine's claim for a heartbeat before it counts as busy; without one it is taken over.
-
-    Raises:
-        RunBusy: another process has it.
-        StorageError: the runs folder can't be written.
-    """
-
-    def tell(holder: Holder) -> None:
-        text = f"{holder} has this run: watching for its heartbeat, for {STALE_AFTER:.0f} seconds at most"
-        observer(Note(folder.run_id, text))
-
-    try:
-        held = acquire(folder.claim_path, patient=patient, tell=tell)
-    except Held as error:
-        raise RunBusy(
-            f"run {folder.run_id} is being trained at this moment, by {error.holder}",
-            where=str(folder.path),
-            fix="wait for it, or stop it; `harness runs` shows its state",
-        ) from None
-    with held:
-        yield held
-
-
-def set_aside(store: Store, run_id: str, observer: Observer) -> None:
-    """Keep what there is of a run under `aside/`; under its claim."""
-    aside = store.set_aside(run_id)
-    if aside:
-        observer(Note(run_id, f"what was there is kept in {aside}"))
-
-
-def check_same_hardware(earlier: Record, folder: RunFolder, hardware: device.Hardware) -> None:
-    """A result of another type of device, or in another precision, is not silently taken for this one.
-
-    A precision that is `auto` still, of a machine that is to be found, is any.
-
-    Raises:
-        InputError: it finished, or has a state saved, on other hardware than this.
-    """
-    then = earlier.provenance.get("device_type"), earlier.provenance.get("precision")
-    now = hardware.kind, then[1] if hardware.precision == "auto" else hardware.precision
-    if None in then or then == now:
-        return
-    if not earlier.finished and not (folder.last.exists() or folder.previous.exists()):
-        return
-    verb = "finished" if earlier.finished else "began"
-    raise InputError(
-        f"this run {verb} on {then[0]} in {then[1]}, and here it would be {now[0]} in {now[1]}",
-        where=str(folder.path),
-        fix="--any-device accepts that, --fresh runs it again here",
-    )
 
 
 def _new_record(

@@ -62,6 +62,7 @@ def loaded_by(folder: Path, *arguments: str) -> set[str]:
         ("runs --json", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("report", TRAINING | DISPLAY | TABLES | {"scipy.stats"}),
         ("report study.yaml", TRAINING | DISPLAY | {"sklearn"}),
+        ("ablate study.yaml --seeds 3", TRAINING | DISPLAY | {"sklearn"}),  # which trains two runs
     ],
 )
 def test_command_imports_only_what_it_needs(studied: Path, command: str, unwanted: set[str]) -> None:

@@ -26,9 +26,14 @@ MAY_IMPORT = {
     "matching": {"errors", "spec", "training"},
     "teacher": {"errors", "spec", "tracking", "training"},
     "comparison": {"spec", "teacher", "tracking"},
-    "runner": {"errors", "events", "judge", "options", "session", "spec", "stop", "teacher", "tracking", "training"},
+    "earlier": {"errors", "events", "tracking"},
+    "runner": {
+        "earlier", "errors", "events", "judge", "options", "session", "spec", "stop", "teacher", "tracking",
+        "training",
+    },
     "study": {
-        "errors", "events", "matching", "options", "reporting", "runner", "spec", "stop", "teacher", "tracking",
+        "earlier", "errors", "events", "matching", "options", "reporting", "runner", "spec", "stop", "teacher",
+        "tracking",
         "training",
     },
     "doctor": {"errors", "tracking", "training"},
@@ -40,7 +45,7 @@ MAY_IMPORT = {
     "api": {"events", "matching", "options", "reporting", "runner", "spec", "stop", "study", "teacher", "tracking", ""},
     "": {"api"},
 }  # fmt: skip
-NO_TORCH = {"duration", "errors", "events", "stop", "spec", "tracking", "reporting", "options"}
+NO_TORCH = {"duration", "earlier", "errors", "events", "stop", "spec", "tracking", "reporting", "options"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness.earlier import check_same_hardware, claim, set_aside
 from harness.errors import HarnessError, InputError, Interrupted, Problem, RunFailed, TimeLimitReached
 from harness.events import Elsewhere, Ended, Event, Note, Observer, silent, unbreakable
 from harness.options import AblateOptions, RunOptions
-from harness.runner import check_same_hardware, claim, set_aside
 from harness.spec.ablation import Study
 from harness.stop import Stop
+from harness.study import asked
 from harness.study.executor import Executor, Job, executor_for
 from harness.study.plan import Plan, PlannedRun, make_plan
 from harness.tracking.claim import Watch, evict
 from harness.tracking.record import FAILED, FINISHED
 from harness.tracking.store import RunFolder, Store
-from harness.training.data import ensure_data
 
 LOOK_EVERY = 0.5  # seconds between two looks at the runs that others have
 
@@ -84,7 +84,7 @@ def ablate(
                 jobs = [_job(run, study, options) for run in chosen]
                 statuses |= executor.execute(jobs, listen, stop, fail_fast=options.fail_fast)
                 _mark_killed(statuses, store)
-            after = make_plan(study, store)
+            after = make_plan(study, store, count=asked.check_budget)
             outcome = Outcome(after, statuses, messages)
             if stop() or (options.fail_fast and outcome.failures):
                 break
@@ -108,7 +108,7 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
         InputError, Interrupted, TimeLimitReached: as `ablate`.
     """
     store = Store(options.run.runs_dir)
-    plan = make_plan(study, store)
+    plan = make_plan(study, store, count=asked.check_budget)
     while teacher := next((planned.run for planned in plan.teachers if _can_train(planned.run)), None):
         if teacher.state == "running":
             with stop.on_signals():
@@ -120,13 +120,13 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
             raise RunFailed(f"{failed}: no arm can learn from it; --retry-failed trains it again")
         else:
             _train_teacher(teacher, options, store, observer, stop)
-        plan = make_plan(study, store)
+        plan = make_plan(study, store, count=asked.check_budget)
     return plan
 
 
 def _train_teacher(run: PlannedRun, study: AblateOptions, store: Store, observer: Observer, stop: Stop) -> None:
     options, executor = study.run, executor_for(replace(study, jobs=1))
-    hardware = executor.hardware(run.arm.spec.train.precision)
+    hardware = executor.conditions(run.arm.spec.train.precision)
     if run.record and run.folder and not options.any_device:
         check_same_hardware(run.record, run.folder, hardware)
     _check_data([run], options.data_dir)
@@ -233,7 +233,7 @@ def _check_hardware(plan: Plan, options: RunOptions, executor: Executor) -> None
     """Every run that is there, finished or begun, was made on the hardware of this study."""
     problems: list[Problem] = []
     for planned in plan.arms:
-        hardware = executor.hardware(planned.arm.spec.train.precision)
+        hardware = executor.conditions(planned.arm.spec.train.precision)
         for run in planned.runs:
             if run.record and run.folder and not options.any_device and not options.fresh:
                 try:
@@ -254,8 +254,8 @@ def _set_aside(runs: Sequence[PlannedRun], store: Store, observer: Observer) -> 
 
 def _check_data(runs: Sequence[PlannedRun], data_dir: Path) -> None:
     """Once, here, before anything starts: two workers must not download the same files."""
-    for name in sorted({run.arm.spec.data.dataset for run in runs}):
-        ensure_data(name, data_dir)
+    if runs:
+        asked.ensure_data({run.arm.spec.data.dataset for run in runs}, data_dir)
 
 
 def _mark_killed(statuses: dict[str, str], store: Store) -> None:

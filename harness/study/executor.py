@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import torch
-
 from harness.errors import HarnessError, InputError, Interrupted, RunBusy, TimeLimitReached
 from harness.events import Ended, Event, Observer
 from harness.options import AblateOptions, RunOptions
-from harness.runner import run
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
 from harness.tracking.provenance import DISTRIBUTION
-from harness.training.device import Hardware
 
 GRACE = 30.0  # seconds a run has to save its state after it was told to stop
 
@@ -39,8 +35,8 @@ class Executor(Protocol):
         """Runs at once."""
         ...
 
-    def hardware(self, precision: str) -> Hardware:
-        """What a run of this precision would compute on; `auto` stays where only the machine that takes it knows."""
+    def conditions(self, precision: str) -> tuple[str, str]:
+        """Type of device and precision of such a run; `auto` stays where only the machine that takes it knows."""
         ...
 
     def execute(
@@ -80,11 +76,6 @@ def executor_for(options: AblateOptions) -> Executor:
     return LocalExecutor(options)
 
 
-def elsewhere(kind: str, precision: str, threads: int) -> Hardware:
-    """The hardware of a machine that is to be found: its type of device is known."""
-    return Hardware(torch.device(kind), "another machine", precision, threads)
-
-
 def missing_extra(extra: str) -> InputError:
     """The error of an executor whose library is not installed."""
     fix = f'pip install "{DISTRIBUTION}[{extra}]"'
@@ -95,6 +86,8 @@ def missing_extra(extra: str) -> InputError:
 
 def perform(job: Job, observer: Observer, stop: Stop) -> Ended:
     """The job, in this process, whatever comes of it; `observer` is told all but the `Ended` that is returned."""
+    from harness.runner import run  # torch, which only the process of a run needs
+
     recorded: list[str] = []
 
     def listen(event: Event) -> None:

@@ -19,10 +19,9 @@ from harness.errors import InputError
 from harness.events import Ended, EpochDone, Event, Observer, Stepped
 from harness.options import AblateOptions
 from harness.stop import Stop
-from harness.study import server
+from harness.study import asked, server
 from harness.study.devices import check_devices, share_out
 from harness.study.executor import GRACE, Job, is_failure, perform
-from harness.training import device
 
 NEARLY_DONE = 0.5  # seconds of training left at which the next run may begin to prepare itself
 
@@ -52,17 +51,17 @@ class LocalExecutor:
 
     def __init__(self, options: AblateOptions):
         """InputError where a device is not there."""
-        self.devices = _devices(options)
-        self.threads = options.run.threads or threads_per_worker(len(self.devices))
         self.tracked = options.run.wandb != "disabled"
         server.start(self.tracked)
+        self.devices = _devices(options)
+        self.threads = options.run.threads or threads_per_worker(len(self.devices))
 
     @property
     def slots(self) -> int:
         return len(self.devices)
 
-    def hardware(self, precision: str) -> device.Hardware:
-        return device.resolve(self.devices[0], precision)
+    def conditions(self, precision: str) -> tuple[str, str]:
+        return asked.conditions(self.devices[0], precision)
 
     def execute(
         self, jobs: Sequence[Job], observer: Observer, stop: Stop, *, fail_fast: bool = False
@@ -93,10 +92,10 @@ class LocalExecutor:
 def _devices(options: AblateOptions) -> list[str]:
     """The device of each slot."""
     if not options.devices:
-        return share_out(options.jobs or 1, [str(device.resolve_device(options.run.device))])
+        return share_out(options.jobs or 1, [asked.resolve_device(options.run.device)])
     if options.run.device not in ("auto", "cuda"):
         raise InputError(f"--devices is for GPUs, and --device says {options.run.device}", fix="leave one of them out")
-    check_devices(options.devices, device.count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    check_devices(options.devices, asked.count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     return share_out(options.jobs, [f"cuda:{index}" for index in options.devices])
 
 

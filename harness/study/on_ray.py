@@ -17,8 +17,7 @@ from harness.errors import InputError, RunFailed
 from harness.events import Ended, Event, Observer, Started
 from harness.options import AblateOptions
 from harness.stop import Stop
-from harness.study.executor import GRACE, Job, elsewhere, is_failure, missing_extra, perform
-from harness.training.device import Hardware
+from harness.study.executor import GRACE, Job, is_failure, missing_extra, perform
 
 RETRIES = 3  # how often a run may lose its node or its process
 POLL = 0.25  # seconds between looks at the events
@@ -41,8 +40,8 @@ class RayExecutor:
         self.slots = options.jobs or max(places, 1)
         self.share_of_gpu = share_of_gpu(self.slots, gpus) if self.device == "cuda" else 0.0
 
-    def hardware(self, precision: str) -> Hardware:
-        return elsewhere("cpu" if self.device == "auto" else self.device, precision, self.threads)
+    def conditions(self, precision: str) -> tuple[str, str]:
+        return "cpu" if self.device == "auto" else self.device, precision
 
     def execute(
         self, jobs: Sequence[Job], observer: Observer, stop: Stop, *, fail_fast: bool = False

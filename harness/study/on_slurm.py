@@ -18,11 +18,10 @@ from harness.errors import HarnessError, InputError, Interrupted, Problem, TimeL
 from harness.events import Ended, Event, Note, Observer
 from harness.options import AblateOptions
 from harness.stop import Stop
-from harness.study.executor import Job, elsewhere, is_failure, missing_extra, perform
+from harness.study.executor import Job, is_failure, missing_extra, perform
 from harness.study.watch import RunWatch
 from harness.tracking.atomic import atomic_write_text
 from harness.tracking.store import Store
-from harness.training.device import Hardware
 
 CLUSTER = "slurm"  # submitit's name of it; "local" in tests: processes of this machine
 ARRAY = 1000  # jobs of one array: Slurm's own default allows 1001
@@ -82,8 +81,8 @@ class SlurmExecutor:
         self.continue_with = options.run.continue_with
         self.store = Store(options.run.runs_dir)
 
-    def hardware(self, precision: str) -> Hardware:
-        return elsewhere(self.device, precision, self.threads)
+    def conditions(self, precision: str) -> tuple[str, str]:
+        return self.device, precision
 
     def execute(
         self, jobs: Sequence[Job], observer: Observer, stop: Stop, *, fail_fast: bool = False

@@ -283,7 +283,7 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
     ids = [run.run_id for run in plan.runs]
     with StudyDisplay(Console(file=out, width=80), arms, {}, 2, set(ids)) as display:
         display(Started(ids[0], "tiny", 0, 3, 1, 0, 10, "cpu", "fp32", 1))
-        display(EpochDone(ids[0], {"val_accuracy": 0.5}, 3, 9.0))
+        display(EpochDone(ids[0], {"epoch": 1, "val_accuracy": 0.5}, 3, 9.0))
         display(Ended(ids[0], "completed"))
         display(Note(ids[1], "already done: somewhere"))
         display(Ended(ids[1], "completed"))

@@ -12,7 +12,7 @@ import torch
 from harness.errors import InputError
 from harness.options import AblateOptions, RunOptions
 from harness.spec.documents import load_experiment
-from harness.study import local
+from harness.study import asked, local
 from harness.study.devices import check_devices, parse_devices, share_out
 from harness.study.executor import Job
 from harness.study.local import LocalExecutor, Worker, free_slot
@@ -59,7 +59,7 @@ def test_gpus_that_are_not_there_are_told_with_those_that_are() -> None:
 
 @pytest.fixture
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "count_gpus", lambda: 4)
+    monkeypatch.setattr(asked, "count_gpus", lambda: 4)
     monkeypatch.setattr(local, "threads_per_worker", lambda slots: 32 // slots)
 
 
@@ -98,7 +98,7 @@ def test_one_run_a_gpu_is_the_default() -> None:
 
 
 def test_gpus_that_are_not_there_are_exit_2_and_nothing_runs(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "count_gpus", lambda: 0)
+    monkeypatch.setattr(asked, "count_gpus", lambda: 0)
     result = harness("ablate", "study.yaml", "--devices", "0-3")
     assert result.code == 2
     assert "--devices: there is no GPU 0, 1, 2, 3: this machine has no CUDA device" in result.err

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from harness.reporting.model import RunsReport, StudyReport
     from harness.reporting.output import check, path_of, render, write
     from harness.reporting.runs import build_runs
-    from harness.reporting.study import build
+    from harness.reporting.study import build, build_card
 
 __all__ = [
     "RunsReport",
     "StudyReport",
     "build",
+    "build_card",
     "build_runs",
     "check",
     "evidence",
@@ -36,6 +37,7 @@ _HOMES = {
     "RunsReport": "model",
     "StudyReport": "model",
     "build": "study",
+    "build_card": "study",
     "build_runs": "runs",
     "check": "output",
     "evidence": "copying",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.reporting import words
+from harness.reporting.method import METRIC
 from harness.reporting.model import Arm, StudyReport
 from harness.reporting.runs import statuses
 from harness.reporting.statistics import Verdict
 
-METRIC = {"test_accuracy": "test accuracy", "val_accuracy": "validation accuracy"}
 SHOWN = 8
 """Of a longer list only the names' count is told; the table has them all."""
 

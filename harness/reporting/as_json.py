@@ -7,12 +7,18 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.reporting.contrasts import Contrast
-from harness.reporting.model import Arm, Published, Run, RunsReport, StudyReport
+from harness.reporting.model import Arm, Published, Run, RunCard, RunsReport, StudyReport
 from harness.reporting.statistics import Interval, Summary
 
 
 def to_json(report: StudyReport | RunsReport) -> dict[str, Any]:
-    """Keys of a study: study, metric, reference, arms, and more beside them; of plain runs: runs."""
+    """Keys of a study: study, metric, reference, arms, and more beside them; of plain runs: runs.
+
+    Of one run: runs, which holds it, and beside it spec and classes.
+    """
+    if isinstance(report, RunCard):
+        classes = [asdict(one) | {"accuracy": _summary(one.accuracy)} for one in report.base.classes]
+        return {"runs": [_run(report.run)], "spec": _listed(report.run.spec), "classes": classes}
     if isinstance(report, RunsReport):
         return {"runs": [_run(run) | {"study": study} for study, runs in report.groups for run in runs]}
     spread = {"sd": report.spread[0], "df": report.spread[1]} if report.spread else None

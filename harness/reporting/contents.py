@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.reporting import figures, method, tables, words
-from harness.reporting.answer import METRIC, answer
+from harness.reporting.answer import answer
 from harness.reporting.document import Block, Commands, Document, Figure, Heading, Items, Paragraph, Quote
-from harness.reporting.model import RunsReport, StudyReport
+from harness.reporting.model import RunCard, RunsReport, StudyReport
 
 
 def document_of(report: StudyReport | RunsReport) -> Document:
     """The whole report. Depends on the report alone, not on where it is written."""
-    return _runs_document(report) if isinstance(report, RunsReport) else _study_document(report)
+    if isinstance(report, RunsReport):
+        return _runs_document(report)
+    return _card(report) if isinstance(report, RunCard) else _study_document(report)
 
 
 def _study_document(report: StudyReport) -> Document:
@@ -29,6 +31,25 @@ def _runs_document(report: RunsReport) -> Document:
         title = f"Study {words.escape(study)}" if study else "Without a study"
         blocks += [Heading(title), tables.runs(runs, "run")]
     return Document("runs", "Runs", tuple(blocks))
+
+
+def _card(report: RunCard) -> Document:
+    """One run: what it is, what it reached, and how it came about."""
+    run = report.run
+    blocks: list[Block] = [
+        Paragraph(method.card(report)),
+        tables.card(report),
+        *_curves(report),
+        *_classes(report),
+        *_images(report),
+        Heading("The experiment"),
+        Items(tuple(method.experiment(run.spec))),
+        Heading("What was done"),
+        Items(tuple(method.what_was_done(report))),
+        Heading("To reproduce"),
+        Commands((f"harness report {run.run_id}   # this report from the record alone",)),
+    ]
+    return Document(report.name, f"{run.name}, seed {run.seed}", tuple(blocks))
 
 
 def _figures(report: StudyReport, *kinds: str) -> list[Block]:
@@ -52,7 +73,7 @@ def _result(report: StudyReport) -> list[Block]:
 
 
 def _result_notes(report: StudyReport) -> list[str]:
-    notes = [f"Accuracy: {METRIC[report.metric]} after the last epoch, mean over n runs ± its 95 % t-interval."]
+    notes = [f"Accuracy: {method.METRIC[report.metric]} after the last epoch, mean over n runs ± its 95 % t-interval."]
     if comparisons := len(report.arms) - 1:
         notes[0] += (
             f" Difference: to the base, in points, ± the simultaneous 95 % interval (Dunnett, "

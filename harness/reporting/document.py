@@ -62,7 +62,7 @@ class Column:
     """One column of a table."""
 
     key: str
-    """The quantity's name in CSV; one of `LABELS` tells which arm, seed or class the row is of."""
+    """The quantity's name in CSV; one of `LABELS` tells what the row is of."""
     head: str
     right: bool = False
     """Set to the right, as numbers are."""
@@ -72,7 +72,8 @@ class Column:
     """Holds text that may be broken into lines."""
 
 
-LABELS = ("arm", "seed", "class")
+LABELS = ("arm", "seed", "row")
+"""`row`: the class, image, value or quantity that a row is of, where it is of no arm."""
 
 
 @dataclass(frozen=True)

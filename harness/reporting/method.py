@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from harness.reporting import conditions, words
-from harness.reporting.model import Arm, Published, Run, StudyReport
+from harness.reporting.model import Arm, Published, Run, RunCard, StudyReport
 from harness.reporting.statistics import ALPHA, smallest_sign_flip_p
 
 PROTOCOL = {
@@ -24,6 +25,7 @@ PROTOCOL = {
         "and nothing but the arm that is chosen by this report is selected on it"
     ),
 }
+METRIC = {"test_accuracy": "test accuracy", "val_accuracy": "validation accuracy"}
 SELECTED_ON = {"paper": "test set", "holdout": "validation set"}
 EXTENDED = 11
 """Of 100 studies without a true difference; from reports/calibration.md, to which a test holds it."""
@@ -143,6 +145,7 @@ def what_was_done(report: StudyReport) -> list[str]:
         f"Protocol `{report.protocol}` on {words.escape(report.dataset)}: {PROTOCOL[report.protocol]}.",
         f"Seeds {conditions.numbers(report.seeds)}: arms with the same seed share the initial weights of the parts "
         "they share, the order of images and the augmentation.",
+        *_differences(report.arms),
         *(_teacher(run) for run in report.teachers),
         *_extension(report, runs),
         f"Epochs: {_epochs(report.arms)}.",
@@ -153,6 +156,59 @@ def what_was_done(report: StudyReport) -> list[str]:
         f"Versions: {_versions(runs)}.",
         _time(runs),
     ]
+
+
+def _differences(arms: Sequence[Arm]) -> list[str]:
+    """Of each arm, what it sets and what the base has there."""
+    return [
+        f"{words.code(arm.name)}: "
+        + words.listed([_change(path, value, arm.instead_of.get(path)) for path, value in arm.overrides.items()])
+        + "."
+        for arm in arms
+        if arm.overrides
+    ]
+
+
+def _change(path: str, value: Any, before: Any) -> str:
+    return f"{words.code(path)} is {_setting(value)} instead of {_setting(before)}"
+
+
+def _setting(value: Any) -> str:
+    """A field's value in words: off, on, or what it holds."""
+    if value is None or isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, Mapping):
+        told = ", ".join(f"{key} {words.value_of(item)}" for key, item in value.items() if item is not None)
+        return words.code(told or "on")
+    return words.code(words.value_of(value))
+
+
+def card(report: RunCard) -> str:
+    """One run in a sentence or two."""
+    run = report.run
+    text = f"One run at {words.plural(run.epochs, 'epoch')} on {words.escape(report.dataset)}"
+    if run.why_not:
+        error = f" {words.escape(run.error)}" if run.error else ""
+        return f"{text}, without a full-length result: {words.escape(run.why_not)}.{error}"
+    return (
+        f"{text}: {words.percent(run.last.accuracy)} % {METRIC[report.metric]} after the last epoch. "
+        "n = 1: no interval; another seed gives another number."
+    )
+
+
+def experiment(spec: Mapping[str, Any]) -> list[str]:
+    """Each section of the experiment with its fields, those that are off left out."""
+    items = []
+    for section, content in spec.items():
+        fields = content.items() if isinstance(content, Mapping) else [(None, content)]
+        told = [
+            words.code(words.override(key, value) if key else words.value_of(value))
+            for key, value in fields
+            if value is not None and value is not False
+        ]
+        if told:
+            items.append(f"{words.code(section)}: {', '.join(told)}")
+    return items
 
 
 def _teacher(run: Run) -> str:
@@ -244,7 +300,7 @@ def _time(runs: Sequence[Run]) -> str:
 
 
 def reproduce(report: StudyReport) -> list[str]:
-    """The exact commands."""
+    """The exact commands; `--override` in full, for to `report` -o is the output."""
     return [
         f"harness ablate {report.file}   # trains what is missing and writes this report",
         f"harness report {report.file}   # this report from the records alone",

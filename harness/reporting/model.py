@@ -253,6 +253,15 @@ class StudyReport:
 
 
 @dataclass(frozen=True)
+class RunCard(StudyReport):
+    """One run: a study of one arm and one seed, which is shown as what it is."""
+
+    @property
+    def run(self) -> Run:
+        return self.base.runs[0]
+
+
+@dataclass(frozen=True)
 class RunsReport:
     """Plain runs, grouped by the study they were made for (None: none)."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from harness.reporting.model import (
     Interaction,
     Ladder,
     Run,
+    RunCard,
     Step,
     StudyReport,
 )
@@ -35,6 +36,7 @@ from harness.reporting.statistics import (
 )
 from harness.spec import ablation
 from harness.spec.ablation import Study
+from harness.spec.documents import experiment_from_dict
 from harness.spec.identity import spec_digest
 from harness.tracking.journal import Journal
 from harness.tracking.record import Record
@@ -54,8 +56,20 @@ def build(study: Study, store: Store) -> StudyReport:
     What could not be read stands in `store.problems` afterwards: the caller is to tell.
     """
     entries = store.entries()
-    teachers = _teachers(study, entries)
-    runs = _planned(study, store, entries)
+    return _assembled(study, _planned(study, store, entries), _teachers(study, entries))
+
+
+def build_card(found: Found, store: Store) -> RunCard:
+    """The report of one recorded run, and of nothing else. InputError where its spec can't be read any more."""
+    record = found[1]
+    arm = ablation.Arm(record.name, {}, experiment_from_dict(record.spec))
+    study = Study(f"{record.name}-{record.run_id}", None, (arm,), (record.seed,), None, None)
+    report = _assembled(study, {arm.name: [_run(arm, record.seed, found, store)]}, ())
+    return RunCard(**{field.name: getattr(report, field.name) for field in fields(report)})
+
+
+def _assembled(study: Study, runs: dict[str, list[Run]], teachers: tuple[Run, ...]) -> StudyReport:
+    """From the study's runs (arm -> one a seed) to what they show."""
     everybody = [run for planned in runs.values() for run in planned]
     expected = conditions.usual([run for run in runs[study.base.name] if run.counted], everybody)
     runs = {name: [conditions.marked(run, expected) for run in planned] for name, planned in runs.items()}

@@ -10,8 +10,8 @@ from harness.reporting.contrasts import Contrast
 from harness.reporting.document import Cell, Column, Table, table
 from harness.reporting.factors import Grid
 from harness.reporting.images import ClassAccuracy, ImageCount
-from harness.reporting.method import ARMS_BESIDE
-from harness.reporting.model import AgainstPublished, Arm, Interaction, Ladder, Run, Step, StudyReport
+from harness.reporting.method import ARMS_BESIDE, METRIC
+from harness.reporting.model import AgainstPublished, Arm, Interaction, Ladder, Run, RunCard, Step, StudyReport
 from harness.reporting.statistics import Interval, Summary
 
 BASE = "base"
@@ -254,7 +254,7 @@ def grid(report: StudyReport, cells: Grid) -> Table:
         return lambda row: mean_accuracy(arms[arm].last) if (arm := cells.cells[row][column]) else Cell(words.NONE)
 
     columns: list[tuple[Column, Callable[[int], Cell]]] = [
-        (Column("arm", f"{cells.rows} \\ {cells.columns}"),
+        (Column("row", f"{words.escape(cells.rows)} by {words.escape(cells.columns)}"),
          lambda row: Cell(words.code(words.value_of(cells.row_values[row])), words.value_of(cells.row_values[row]))),
         *((Column(f"{cells.columns}={words.value_of(value)}", words.value_of(value), right=True), shown(column))
           for column, value in enumerate(cells.column_values)),
@@ -279,7 +279,7 @@ def classes(report: StudyReport) -> Table:
         return shown
 
     columns: list[tuple[Column, Callable[[ClassAccuracy], Cell]]] = [
-        (Column("class", "class"), lambda one: note(class_name(report, one.label))),
+        (Column("row", "class"), lambda one: note(class_name(report, one.label))),
         (Column("images", "images", right=True), lambda one: count(one.images)),
         (Column("accuracy", f"{words.escape(base.name)} %", right=True), lambda one: mean_accuracy(one.accuracy)),
         *((Column(f"difference of {arm.name}", words.escape(arm.name), right=True), apart(arm)) for arm in others),
@@ -334,7 +334,7 @@ def samples(report: StudyReport, run: Run, indices: Sequence[int]) -> Table:
         return note(class_name(report, int(numbers[index])))
 
     columns: list[tuple[Column, Callable[[int], Cell]]] = [
-        (Column("image", "image", right=True), count),
+        (Column("row", "image", right=True), count),
         (Column("truth", "truth"), lambda index: told(index, predictions.labels)),
         (Column("prediction", "prediction"), lambda index: told(index, predictions.predicted)),
         (Column("right", ""), lambda index: Cell("" if predictions.right[index] else "wrong")),
@@ -343,6 +343,38 @@ def samples(report: StudyReport, run: Run, indices: Sequence[int]) -> Table:
 
 
 # --- runs ---------------------------------------------------------------------------------------
+
+
+def card(report: RunCard) -> Table:
+    """One run's counts and results, one a row."""
+    run, arm = report.run, report.base
+    rows = [
+        ("status", Cell(run.status.replace("_", " "), run.status)),
+        ("trainable parameters", count(run.trainable_parameters)),
+        ("headroom under the budget", count(arm.headroom)),
+        ("MACs of one image, forward", count(run.macs)),
+        ("epochs", Cell(f"{run.epochs_done} of {run.epochs}", run.epochs_done)),
+        (f"{METRIC[report.metric]} %, last epoch", of_one_run(run.last.accuracy)),
+        ("loss, last epoch", _loss_of_one(run.last.loss)),
+        (f"{METRIC[report.metric]} %, checkpoint with the lowest validation loss", of_one_run(run.best.accuracy)),
+        ("loss of that checkpoint", _loss_of_one(run.best.loss)),
+        (f"{METRIC[report.metric]} % with flip test-time augmentation", of_one_run(run.flipped.accuracy)),
+        ("train accuracy %, last epoch, one clean pass", of_one_run(run.train_accuracy)),
+        ("time", Cell(words.duration(run.seconds), run.seconds)),
+        ("images per second", count(round(run.images_per_second) if run.images_per_second else None)),
+        ("test set read, times", count(run.test_reads)),
+        ("seed", Cell(str(run.seed), run.seed)),
+        ("run id", name(run.run_id or "")),
+    ]
+    columns: list[tuple[Column, Callable[[tuple[str, Cell]], Cell]]] = [
+        (Column("row", ""), lambda row: Cell(words.escape(row[0]), row[0])),
+        (Column("value", "value", right=True), lambda row: row[1]),
+    ]
+    return table("run", columns, [row for row in rows if row[1].text != words.NONE])
+
+
+def _loss_of_one(loss: float | None) -> Cell:
+    return Cell(words.NONE if loss is None else f"{loss:.4f}", loss, n=None if loss is None else 1)
 
 
 def not_counted(runs: Sequence[Run]) -> Table:

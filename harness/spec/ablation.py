@@ -92,7 +92,7 @@ def load_study(file: Path | Document, overrides: Sequence[str] = (), seeds: int 
 
 def _as_written(overrides: Sequence[str], seeds: int | None) -> tuple[str, ...]:
     """The options of the command line that lead to the same study."""
-    given = [word for override in overrides for word in ("-o", override)]
+    given = [word for override in overrides for word in ("--override", override)]
     return (*given, *(("--seeds", str(seeds)) if seeds is not None else ()))
 
 

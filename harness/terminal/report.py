@@ -17,7 +17,7 @@ from harness.reporting.model import RunsReport, StudyReport
 from harness.spec.ablation import Study
 from harness.spec.documents import experiment_from_dict
 from harness.teacher import resolve_study
-from harness.tracking.select import find_records
+from harness.tracking.select import find_records, find_run
 from harness.tracking.store import Store
 
 FORMATS = ("md", "html", "csv", "json", "tex")
@@ -56,7 +56,8 @@ def make_report(
     if evidence:
         _copy_evidence(study, store, evidence, console)
         return
-    output = output or Path("reports") / f"{study.name if study else 'runs'}.{formats[0]}"
+    name = report.name if isinstance(report, StudyReport) else "runs"
+    output = output or Path("reports") / f"{name}.{formats[0]}"
     if check:
         _check(report, [reporting.path_of(output, format) for format in formats], runs_dir, console)
         return
@@ -94,7 +95,16 @@ def _pixels(report: StudyReport, data_dir: Path) -> Any:
     return images.pixels.numpy() if images else None
 
 
-def _of_runs(what: Sequence[str], store: Store) -> RunsReport:
+def _of_runs(what: Sequence[str], store: Store) -> StudyReport | RunsReport:
+    """A card of the one run that is asked for, a list of several."""
+    if len(what) == 1:
+        found = find_run(store, what[0])
+        try:
+            return reporting.build_card(found, store)
+        except (
+            InputError
+        ):  # its experiment can't be read here any more: its images' folder is gone, its fields are newer
+            return reporting.build_runs([found[1]])
     records = find_records(store, what) if what else store.records()
     if not records:
         raise InputError(f"there are no runs in {store.root}", fix="harness run experiments/quickstart.yaml makes one")

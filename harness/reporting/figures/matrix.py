@@ -27,7 +27,9 @@ def shows(report: StudyReport) -> bool:
 
 
 def caption(report: StudyReport) -> str:
-    text = "Confusion of the base: of each class (row) the percentage told to be each other (column), over its seeds"
+    text = "Confusion: of each class (row) the percentage told to be each other (column)"
+    if len(report.arms) > 1:
+        text = text.replace("Confusion", "Confusion of the base, over its seeds")
     beside = _beside(report)
     if not beside:
         return text

@@ -11,7 +11,7 @@ from harness.spec.experiment import ExperimentSpec
 Section = Literal["arms", "leave_one_out", "add_one_in", "ladder", "grid", "zip"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Where in the file an arm stands. One that equal ones were merged with stands in several places."""
 

@@ -11,10 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from harness import reporting
+from harness.matching import load_study
 from harness.reporting import dashboard, words, workspace
 from harness.reporting.dashboard import Dashboard, Panel
 from harness.reporting.workspace import Files
-from harness.spec.ablation import load_study
 from harness.teacher import resolve_study
 from harness.tracking.mirror import DEFAULT_PROJECT
 from harness.tracking.record import Record

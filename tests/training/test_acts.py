@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
@@ -458,6 +459,7 @@ def check_flip_tta(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
     hardware = device.Hardware(torch.device("cuda"), "none", "fp32", 1)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)  # there is no GPU to make the current one
     for asked in (False, True):
         with device.arithmetic(hardware, asked):
             assert torch.are_deterministic_algorithms_enabled() == asked

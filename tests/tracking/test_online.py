@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ def test_a_network_that_goes_costs_the_training_nothing_and_sync_mends_it(folder
     def observe(event: Event) -> None:
         told.append(event)
         if isinstance(event, EpochDone) and event.row["epoch"] == 2:
+            deadline = time.monotonic() + 30  # the mirror opens on a thread of its own, perhaps after the second epoch
+            while not backend.count("UpsertBucket") and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(1)
             backend.stop()
 
     undisturbed = runner.run(spec, 0, RunOptions(wandb="disabled", runs_dir=Path("undisturbed")))

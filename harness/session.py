@@ -149,7 +149,7 @@ class Session:
             notes=options.notes or self.spec.notes,
         )
         mirror = start_mirror(options.wandb, self.folder, self.record, self.journal.rows(), **labels(self.record))
-        self.record.wandb.state = mirror.state
+        self._look_after_mirror(self.record.wandb.id, mirror.state)
         return mirror
 
     def _look_after_mirror(self, id: str | None, state: str) -> None:

@@ -30,7 +30,6 @@ from harness.tracking.mirror import (
 from harness.tracking.record import Record, Wandb
 from harness.tracking.store import RunFolder
 
-OPENING = "opening"
 WAITING_ROWS = 1000  # rows that may wait for wandb; the journal has those that find no place
 PATIENCE = {"offline": 30.0, "online": ONLINE_START_SECONDS + ONLINE_FINISH_SECONDS + 30}  # seconds, to finish
 LAST_PATIENCE = 5.0  # seconds a thread has to end once the process that it waits for was killed
@@ -40,9 +39,10 @@ REBUILD_SECONDS = 60.0
 def start_mirror(
     mode: Mode, folder: RunFolder, record: Record, rows: Sequence[Mapping[str, Any]] = (), **labels: Any
 ) -> Mirror:
-    """The mirror of `record`'s run, opened on a thread of its own; `labels` and the rest as for `open_mirror`.
+    """The mirror of `record`'s run, kept on a thread of its own; `labels` and the rest as for `open_mirror`.
 
-    Returns at once and raises nothing.
+    Opened before it returns, a few tenths of a second: opening changes environment variables, and a training that
+    runs meanwhile and reads one in C may die of it. Raises nothing but KeyboardInterrupt.
     """
     if mode == "disabled":
         return NullMirror()
@@ -50,7 +50,7 @@ def start_mirror(
 
 
 class BackgroundMirror:
-    """A mirror behind a bounded queue. `state` is "opening" until wandb has answered."""
+    """A mirror behind a bounded queue."""
 
     def __init__(
         self,
@@ -61,11 +61,9 @@ class BackgroundMirror:
         labels: Mapping[str, Any],
     ):
         self._mode, self._folder, self._labels = mode, folder, dict(labels)
-        self._record = record.model_copy(deep=True)  # the caller's goes on changing
-        self._rows = list(rows)
         self._waiting: queue.Queue[Mapping[str, Any] | Record] = queue.Queue(WAITING_ROWS)
         self._behind = False
-        self._mirror: Mirror | None = None
+        self._mirror = open_mirror(mode, folder, record, rows, **labels)
         self._told: Wandb | None = None
         self._samples: Samples | None = None  # set before the record is handed over
         self._thread = threading.Thread(target=self._work, name="wandb mirror", daemon=True)
@@ -73,8 +71,8 @@ class BackgroundMirror:
 
     @property
     def state(self) -> str:
-        """As `Mirror.state`, or "opening"."""
-        return self._mirror.state if self._mirror else OPENING
+        """As `Mirror.state`."""
+        return self._mirror.state
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Hand one row over; never waits."""
@@ -100,10 +98,9 @@ class BackgroundMirror:
     # --- on the thread ---
 
     def _work(self) -> None:
-        mirror = self._mirror = open_mirror(self._mode, self._folder, self._record, self._rows, **self._labels)
         while not isinstance(item := self._waiting.get(), Record):
-            mirror.log(item)
-        self._told = mirror.finish(item, self._samples)
+            self._mirror.log(item)
+        self._told = self._mirror.finish(item, self._samples)
 
     # --- at the end ---
 

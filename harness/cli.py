@@ -88,7 +88,10 @@ def command(function: Function, group: typer.Typer = app) -> Function:
         try:
             return function(*arguments, **options)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted") from None
+            trains = function.__name__ in ("run_command", "ablate_command")
+            raise Interrupted(
+                f"at once; {_again()} to go on from what was saved" if trains else "interrupted"
+            ) from None
 
     group.command(name=function.__name__.removesuffix("_command"))(guarded)
     return function
@@ -586,8 +589,13 @@ def _run_options(given: dict[str, Any]) -> RunOptions:
         "threads",
     )
     limit = given["time_limit"] and _seconds(given["time_limit"])
-    again = shlex.join(["harness", *(argument for argument in sys.argv[1:] if argument != "--fresh")])
-    return RunOptions(**{name: given[name] for name in names}, time_limit=limit, continue_with=f"`{again}`")
+    return RunOptions(**{name: given[name] for name in names}, time_limit=limit, continue_with=_again())
+
+
+def _again() -> str:
+    """The command that goes on where this one was stopped."""
+    words = ["harness", *(argument for argument in sys.argv[1:] if argument != "--fresh")]
+    return f"`{shlex.join(words)}`"
 
 
 def _seconds(text: str) -> float:

@@ -245,6 +245,19 @@ def test_ctrl_c_in_a_study_saves_and_the_same_command_goes_on(folder: Path, numb
     assert Store(folder / "runs").frame()["status"].eq("completed").all()
 
 
+def test_a_second_ctrl_c_says_how_to_go_on_too(folder: Path) -> None:
+    process = spawn(folder, "ablate", "study.yaml", "--jobs", "2", "-o", "train.epochs=200")
+    wait_for("runs/*/journal.jsonl", folder)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.1)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "`harness ablate study.yaml --jobs 2 -o train.epochs=200`" in err
+    assert "to go on" in err
+    assert "Traceback" not in out + err
+
+
 def test_ctrl_c_in_a_run_says_how_to_go_on(folder: Path) -> None:
     process = spawn(folder, "run", "tiny.yaml", "-o", "train.epochs=200")
     wait_for("runs/*/journal.jsonl", folder)

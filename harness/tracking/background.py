@@ -5,6 +5,7 @@ Afterwards what the mirror's file says is compared with the journal, and the fil
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -62,7 +63,6 @@ class BackgroundMirror:
     ):
         self._mode, self._folder, self._labels = mode, folder, dict(labels)
         self._waiting: queue.Queue[Mapping[str, Any] | Record] = queue.Queue(WAITING_ROWS)
-        self._behind = False
         self._mirror = open_mirror(mode, folder, record, rows, **labels)
         self._told: Wandb | None = None
         self._samples: Samples | None = None  # set before the record is handed over
@@ -76,10 +76,8 @@ class BackgroundMirror:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Hand one row over; never waits."""
-        try:
+        with contextlib.suppress(queue.Full):  # the end finds the row missing, and makes the file anew
             self._waiting.put_nowait(dict(row))
-        except queue.Full:
-            self._behind = True
 
     def finish(self, record: Record, samples: Samples | None = None) -> Wandb:
         """Close the mirror, hold it against the journal and mend it; what the record is to say of it.

@@ -81,7 +81,7 @@ def ablate(
     with stop.on_signals():
         while True:
             if chosen:
-                jobs = [_job(run, study, options) for run in chosen]
+                jobs = [_job(run, plan, options) for run in chosen]
                 statuses |= executor.execute(jobs, listen, stop, fail_fast=options.fail_fast)
                 _mark_killed(statuses, store)
             after = make_plan(study, store, count=asked.check_budget)
@@ -215,7 +215,9 @@ def _tell_kept_teachers(plan: Plan, observer: Observer) -> None:
             observer(Note(str(run.run_id), text, warning=True))
 
 
-def _job(run: PlannedRun, study: Study, options: AblateOptions) -> Job:
+def _job(run: PlannedRun, plan: Plan, options: AblateOptions) -> Job:
+    study = plan.study
+    costs = {planned.arm.name: planned.cost for planned in plan.arms}
     labels = replace(
         options.run,
         study=study.name,
@@ -226,7 +228,7 @@ def _job(run: PlannedRun, study: Study, options: AblateOptions) -> Job:
         patient=False,  # the study watches, not each of its workers
         retry=run.state == "failed",  # what failed elsewhere meanwhile has failed here
     )
-    return Job(_id(run), run.arm.spec, run.seed, labels)
+    return Job(_id(run), run.arm.spec, run.seed, labels, costs[run.arm.name])
 
 
 def _check_hardware(plan: Plan, options: RunOptions, executor: Executor) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from harness.errors import HarnessError, InputError, Interrupted, RunBusy, TimeLimitReached
 from harness.events import Ended, Event, Observer
 from harness.options import AblateOptions, RunOptions
+from harness.spec.cost import Cost
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
 from harness.tracking.provenance import DISTRIBUTION
@@ -25,6 +26,8 @@ class Job:
     seed: int
     options: RunOptions
     """As the study's; device, threads and time limit are the executor's to fill in."""
+    cost: Cost | None = None
+    """What the plan has counted for the spec, so that the run need not count again."""
 
 
 class Executor(Protocol):
@@ -87,6 +90,10 @@ def missing_extra(extra: str) -> InputError:
 def perform(job: Job, observer: Observer, stop: Stop) -> Ended:
     """The job, in this process, whatever comes of it; `observer` is told all but the `Ended` that is returned."""
     from harness.runner import run  # torch, which only the process of a run needs
+    from harness.training import guard
+
+    if job.cost:
+        guard.remember(job.spec, job.cost)
 
     recorded: list[str] = []
 

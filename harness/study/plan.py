@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from harness.errors import InputError
@@ -99,18 +100,38 @@ class PlannedTeacher:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study against a store. `detectable_difference`: a fraction, at 80 % power; None where n < 2 or one arm."""
+    """A study against a store."""
 
     study: Study
     arms: tuple[PlannedArm, ...]
     spread: Spread
-    detectable_difference: float | None
-    smallest_sign_flip_p: float
     teachers: tuple[PlannedTeacher, ...] = ()
-    more_seeds: tuple[tuple[int, float], ...] = ()
-    """(n, the difference that n seeds can show), this study's own n first."""
     pace: Pace | None = None
     """How fast runs like these go, as far as anything tells."""
+
+    @cached_property  # most of a second, which a study that only runs need not wait for
+    def detectable_difference(self) -> float | None:
+        """The true difference that the study's seeds find with 80 % power, a fraction; None where n < 2 or one arm."""
+        return self._detectable(len(self.study.seeds))
+
+    @cached_property
+    def more_seeds(self) -> tuple[tuple[int, float], ...]:
+        """(n, the difference that n seeds can show), this study's own n first; empty for a plan with one seed."""
+        n = len(self.study.seeds)
+        if self.detectable_difference is None:
+            return ()
+        above = [seeds for seeds in SEEDS_TO_TELL if seeds > n][:MORE_SEEDS]
+        more = [(seeds, self._detectable(seeds)) for seeds in above]
+        found = [(n, self.detectable_difference), *more]
+        return tuple((seeds, value) for seeds, value in found if value is not None)
+
+    def _detectable(self, seeds: int) -> float | None:
+        others = len(self.study.arms) - 1
+        return detectable_difference(seeds, others, self.spread.sd) if seeds > 1 and others else None
+
+    @property
+    def smallest_sign_flip_p(self) -> float:
+        return smallest_sign_flip_p(len(self.study.seeds))
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:
@@ -172,27 +193,13 @@ def make_plan(study: Study, store: Store, device_type: str | None = None, count:
         for arm, cost in zip(study.arms, costs, strict=True)
     )
     spread = spread_of(study, [[run.record for run in arm.runs if run.record] for arm in arms], stored.records)
-    n, others = len(study.seeds), len(study.arms) - 1
-    detectable = detectable_difference(n, others, spread.sd) if n > 1 and others else None
     return Plan(
         study,
         arms,
         spread,
-        detectable,
-        smallest_sign_flip_p(n),
         _teachers(study, store, stored, count),
-        _more_seeds(n, others, spread.sd, detectable),
         pace_of(_samples(arms), stored.entries.values(), device_type),
     )
-
-
-def _more_seeds(n: int, others: int, sd: float, detectable: float | None) -> tuple[tuple[int, float], ...]:
-    """What the study's seeds can show, and what some more would; of a plan with one seed nothing: see `dunnett`."""
-    if detectable is None:
-        return ()
-    above = [seeds for seeds in SEEDS_TO_TELL if seeds > n][:MORE_SEEDS]
-    more = [(seeds, detectable_difference(seeds, others, sd)) for seeds in above]
-    return tuple((seeds, value) for seeds, value in [(n, detectable), *more] if value is not None)
 
 
 def _samples(arms: Sequence[PlannedArm]) -> list[Sample]:

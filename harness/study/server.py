@@ -118,7 +118,7 @@ def preloaded(tracked: bool) -> list[str]:
     Importing starts no thread and opens no CUDA context, so forking is safe. torch's optimizers import its compiler
     when the first is made, wandb its launcher when a run begins: a second each that no run has to wait for.
     """
-    modules = ["harness.runner", "torch._dynamo"]
+    modules = ["harness.runner", "torch._dynamo", "numpy.ma"]
     if tracked:
-        modules += ["wandb", "wandb.sdk.launch.inputs.internal", "requests"]
+        modules += ["wandb", "wandb.sdk.launch.inputs.internal", "requests", "PIL.PngImagePlugin"]
     return [*modules, "harness.study.frozen"]

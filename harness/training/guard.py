@@ -14,6 +14,11 @@ from harness.spec.experiment import ExperimentSpec
 from harness.spec.model import Model
 from harness.training.model import ResNet
 
+Network = tuple[Model, tuple[int, int, int], int]
+"""All that the count depends on: the model, the shape of an image, the number of classes."""
+
+_remembered: dict[Network, Cost] = {}
+
 
 @cache
 def _count(model: Model, image_shape: tuple[int, int, int], classes: int, with_macs: bool) -> Cost:
@@ -30,7 +35,16 @@ def _count(model: Model, image_shape: tuple[int, int, int], classes: int, with_m
 
 def cost(spec: ExperimentSpec) -> Cost:
     """Parameters and MACs; kept per model spec, so planning thousands of arms counts each network once."""
-    return _count(spec.model, spec.dataset.image_shape, spec.dataset.classes, True)
+    return _remembered.get(_network(spec)) or _count(*_network(spec), True)
+
+
+def remember(spec: ExperimentSpec, counted: Cost) -> None:
+    """Take over what another process counted for `spec`; its budget is checked here all the same."""
+    _remembered[_network(spec)] = counted
+
+
+def _network(spec: ExperimentSpec) -> Network:
+    return spec.model, spec.dataset.image_shape, spec.dataset.classes
 
 
 def parameters_of(spec: ExperimentSpec, model: Model) -> int:

@@ -28,6 +28,7 @@ from tests.reporting.synthetic import PROVENANCE, add, fill, make_record, make_r
 ROOT = Path(__file__).parent.parent
 TWO_ARMS: dict[str, dict[str, Any]] = {"no_se": {"model.se": False}, "no_clip": {"optim.clip": None}}
 GPU = {"device_type": "cuda", "device_name": "NVIDIA H100"}
+TOOK = {"timings": {"train": 90.0, "total": 100.0}}
 
 
 @pytest.fixture
@@ -136,13 +137,50 @@ def test_time_of_finished_runs_is_scaled_by_work(study: Study, store: Store) -> 
     nothing = make_plan(study, store)
     assert nothing.expected_seconds() is None
     base, no_se, no_clip = (arm.cost.macs for arm in nothing.arms)
-    fill(store, study, {"small": [0.91, 0.92, 0.93]}, timings={"total": 100.0}, macs=base)
+    fill(store, study, {"small": [0.91, 0.92, 0.93]}, **TOOK, macs=base)
     plan = make_plan(study, store)
     assert base == no_clip
     assert plan.expected_seconds() == pytest.approx(300 * (no_se + no_clip) / base)
     longer = make_study(TWO_ARMS, base={"train.epochs": 30})
     assert make_plan(longer, store).expected_seconds() == pytest.approx(900 * (base + no_se + no_clip) / base, rel=0.01)
     assert "from 3 finished runs of others, scaled by MACs" in as_one_line(shown(make_plan(longer, store)))
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "told"),
+    [
+        ({}, {}, True),
+        ({"data.dataset": "digits"}, {}, False),
+        ({"data.dataset": "cifar100"}, {}, False),  # as large, but other images
+        ({"train.batch_size": 32}, {}, True),
+        ({"train.batch_size": 16}, {}, False),
+        ({}, {"macs": 1_000_000}, False),
+        ({}, {"macs": 200_000_000}, False),
+        ({}, {"timings": {"train": 9.0, "total": 100.0}}, False),
+    ],
+)
+def test_time_is_told_by_runs_alike_alone(
+    study: Study, store: Store, base: dict[str, Any], changes: dict[str, Any], told: bool
+) -> None:
+    [planned, *_] = make_plan(study, store).arms
+    other = make_study({}, base={"train.epochs": 20, **base}, name="other")
+    put(store, other, 0, 0, **({"macs": planned.cost.macs} | TOOK | changes))
+    plan = make_plan(study, store)
+    assert (plan.pace is not None) is told
+    text = as_one_line(shown(plan))
+    assert ("from 1 finished run of others" in text) is told
+    assert ("time not known: no run on this data with steps like these tells it; --measure" in text) is not told
+
+
+def test_a_short_run_tells_of_those_of_its_own_study_alone(study: Study, store: Store) -> None:
+    short = {"train": 0.5, "total": 2.0}
+    put(store, study, 1, 0, timings=short)
+    assert make_plan(study, store).expected_seconds() == pytest.approx(8 * 2, rel=0.02)
+    assert make_plan(make_study({}, base={"train.epochs": 20}), store).pace is None
+    put(store, study, 0, 0, timings=short, macs=100_000_000)  # one that the base's steps resemble no more
+    pace = make_plan(study, store).pace
+    assert pace
+    assert pace.source == "from 1 finished run of this study"
 
 
 def test_a_run_that_stopped_early_counts_for_the_epochs_it_had(study: Study, store: Store) -> None:
@@ -184,7 +222,7 @@ def test_the_device_of_the_time_is_told(study: Study, store: Store) -> None:
 def test_a_run_of_this_device_counts_before_one_of_this_study(study: Study, store: Store) -> None:
     other = make_study({}, base={"train.epochs": 20}, name="other")
     put(store, study, 0, 0, timings={"total": 100.0}, provenance=GPU)
-    put(store, other, 0, 0, timings={"total": 3000.0})
+    put(store, other, 0, 0, timings={"train": 2900.0, "total": 3000.0})
     pace = make_plan(study, store, "cpu").pace
     assert pace
     assert (pace.device_type, pace.source) == (

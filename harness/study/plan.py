@@ -198,7 +198,7 @@ def make_plan(study: Study, store: Store, device_type: str | None = None, count:
         arms,
         spread,
         _teachers(study, store, stored, count),
-        pace_of(_samples(arms), stored.entries.values(), device_type),
+        pace_of(study.base.spec, costs[0].macs, _samples(arms), stored.entries.values(), device_type),
     )
 
 

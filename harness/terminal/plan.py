@@ -150,7 +150,7 @@ def _time(plan: Plan, jobs: int) -> list[tuple[str, str]]:
     if not (plan.count("to_do") or plan.count("failed")):
         return []
     if plan.pace is None:
-        return [("time", "not known: nothing has been trained yet; --measure times a few steps here")]
+        return [("time", "not known: no run on this data with steps like these tells it; --measure times a few here")]
     pace, rows = plan.pace, []
     if seconds := plan.expected_seconds():
         rows.append(

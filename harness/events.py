@@ -48,7 +48,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Note:
-    """One sentence for people. `warning`: they should act on it."""
+    """One sentence for people. `run_id`: "" where it is not of one run. `warning`: they should act on it."""
 
     run_id: str
     text: str

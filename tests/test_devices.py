@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import pytest
 import torch
 
 from harness.errors import InputError
+from harness.events import Event, Note
 from harness.options import AblateOptions, RunOptions
+from harness.spec.ablation import load_study
 from harness.spec.documents import load_experiment
 from harness.study import asked, local
+from harness.study.ablate import ablate
 from harness.study.devices import check_devices, parse_devices, share_out
 from harness.study.executor import Job
 from harness.study.local import LocalExecutor, Worker, free_slot
-from harness.training import device
+from harness.training import device, guard
 from tests.conftest import Harness
 
 
@@ -95,6 +99,47 @@ def test_one_run_a_gpu_is_the_default() -> None:
     options = AblateOptions(RunOptions(wandb="disabled"), devices=(0, 1, 2, 3))
     assert LocalExecutor(options).devices == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
     assert LocalExecutor(replace(options, devices=(), run=replace(options.run, device="cpu"))).devices == ["cpu"]
+
+
+class Refusing:
+    """An executor that starts nothing."""
+
+    slots = 1
+
+    def conditions(self, precision: str) -> tuple[str, str]:
+        return "cuda", "bf16"
+
+    def execute(self, jobs: Sequence[Job], *rest: object, **options: object) -> dict[str, str]:
+        return dict.fromkeys([job.run_id for job in jobs], "refused")
+
+
+IDLE = "1 of 4 GPUs is used: --devices 0-3 uses them all"
+
+
+@pytest.mark.usefixtures("four_gpus")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (AblateOptions(), [IDLE]),
+        (AblateOptions(RunOptions(device="cuda")), [IDLE]),
+        (AblateOptions(RunOptions(device="cuda:0")), []),
+        (AblateOptions(RunOptions(device="cpu")), []),
+        (AblateOptions(devices=(0,)), []),
+        (AblateOptions(executor="ray"), []),
+    ],
+)
+def test_gpus_that_stay_idle_are_told_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: AblateOptions, told: list[str]
+) -> None:
+    monkeypatch.setattr(asked, "check_budget", guard.check_budget)
+    monkeypatch.setattr(asked, "ensure_data", lambda names, data_dir: None)
+    monkeypatch.setattr("harness.study.ablate.executor_for", lambda options: Refusing())
+    events: list[Event] = []
+    ablate(load_study(folder / "study.yaml"), options, events.append)
+    assert [event.text for event in events if isinstance(event, Note)] == told
+    monkeypatch.setattr(asked, "count_gpus", lambda: 1)
+    ablate(load_study(folder / "study.yaml"), options, events.append)
+    assert [event.text for event in events if isinstance(event, Note)] == told
 
 
 def test_gpus_that_are_not_there_are_exit_2_and_nothing_runs(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,6 +298,7 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
         display(Started(ids[0], "tiny", 0, 3, 1, 0, 10, "cpu", "fp32", 1))
         display(EpochDone(ids[0], {"epoch": 1, "val_accuracy": 0.5}, 3, 9.0))
         display(Ended(ids[0], "completed"))
+        display(Note("", "1 of 2 GPUs is used"))
         display(Note(ids[1], "already done: somewhere"))
         display(Ended(ids[1], "completed"))
         display(Ended(ids[2], "busy"))
@@ -305,6 +306,7 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("tiny seed 0: completed, 50.00 % in")
     assert lines[1:] == [
+        "1 of 2 GPUs is used",
         "tiny seed 1: already done: somewhere",
         "no_cutmix seed 0: another process is training it",
         "no_cutmix seed 1: diverged: loss is nan",

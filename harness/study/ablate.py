@@ -14,6 +14,7 @@ from harness.options import AblateOptions, RunOptions
 from harness.spec.ablation import Study
 from harness.stop import Stop
 from harness.study import asked
+from harness.study.devices import idle_gpus
 from harness.study.executor import Executor, Job, executor_for
 from harness.study.plan import Plan, PlannedRun, make_plan
 from harness.tracking.claim import Watch, evict
@@ -77,6 +78,8 @@ def ablate(
             messages[event.run_id] = event.message
         observer(event)
 
+    if len(chosen) > 1 and (idle := idle_gpus(options)):
+        observer(Note("", idle))
     statuses: dict[str, str] = {}
     with stop.on_signals():
         while True:

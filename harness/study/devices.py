@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 
 from harness.errors import InputError
+from harness.options import AblateOptions
+from harness.study import asked
 
 WRITE = "write indices of GPUs: 0-3, or 0,2"
 
@@ -45,6 +47,14 @@ def check_devices(devices: Sequence[int], count: int, visible: str | None) -> No
     among = f" (CUDA_VISIBLE_DEVICES={visible}: indices are positions in it)" if visible is not None else ""
     there = ", ".join(map(str, missing))
     raise InputError(f"there is no GPU {there}: this machine has {found}{among}", where="--devices")
+
+
+def idle_gpus(options: AblateOptions) -> str | None:
+    """What to tell of GPUs that nobody has decided to leave idle; None where there are none."""
+    if options.executor != "local" or options.devices or options.run.device not in ("auto", "cuda"):
+        return None
+    count = asked.count_gpus()
+    return f"1 of {count} GPUs is used: --devices 0-{count - 1} uses them all" if count > 1 else None
 
 
 def share_out(jobs: int | None, devices: Sequence[str]) -> list[str]:

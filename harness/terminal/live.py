@@ -169,7 +169,8 @@ class StudyDisplay(_Display):
                 self.accuracies[run_id] = event.row["val_accuracy"]
                 self.cells[run_id] = self._at(run_id, event.row["epoch"], event.epochs)
             case Note():
-                self.say(f"{self.labels[run_id]}: {event.text}", "yellow" if event.warning else "")
+                text = f"{self.labels[run_id]}: {event.text}" if run_id else event.text
+                self.say(text, "yellow" if event.warning else "")
             case Ended():
                 self._ended(event)
             case Elsewhere():

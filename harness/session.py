@@ -87,10 +87,6 @@ class Session:
         except Diverged as error:
             self._end("diverged", error)
             raise RunFailed(f"{self.spec.name} (seed {self.record.seed}) diverged: {error}", "diverged") from error
-        except torch.OutOfMemoryError as error:
-            self._end("out_of_memory", error)
-            advice = f"batch size {self.spec.train.batch_size} does not fit: a smaller train.batch_size needs less"
-            raise RunFailed(f"{self.spec.name} ran out of memory: {advice}", "out_of_memory") from error
         except StorageError as error:
             self._end("interrupted", error)  # not the run's fault: what was saved is good, and it can go on
             raise StorageError(f"{error}; after making space {self.options.continue_with} goes on") from error
@@ -98,6 +94,10 @@ class Session:
             self._end("crashed", error)
             raise
         except Exception as error:
+            if device.is_out_of_memory(error):
+                self._end("out_of_memory", error)
+                advice = f"batch size {self.spec.train.batch_size} does not fit: a smaller train.batch_size needs less"
+                raise RunFailed(f"{self.spec.name} ran out of memory: {advice}", "out_of_memory") from error
             self._end("crashed", error)
             raise RunFailed(f"{self.spec.name} (seed {self.record.seed}) crashed: {error!r}") from error
         return self.record

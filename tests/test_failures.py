@@ -71,6 +71,7 @@ def test_every_kind_of_failure_with_its_last_epoch_and_its_message(outcome: Outc
     assert rows["refused"].startswith("0 refused – runs/x/record.json:")
     assert rows["silent"].startswith("0 crashed 1/10 its process ended with exit")
     assert text.count("Tried to allocate") < 7  # a long message is cut
+    assert "out of memory: a train.batch_size under 128 needs less" in text
     assert "--retry-failed runs failed runs again" in text
     assert "what was killed goes on with the same command" in text
     assert "a traceback: `harness runs " in text

@@ -290,6 +290,10 @@ def raising(error: BaseException) -> Callable[..., Any]:
     ("error", "status", "message"),
     [
         (torch.OutOfMemoryError("no room"), "out_of_memory", "batch size 256"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory", "batch size 256"),
+        (MemoryError(), "out_of_memory", "batch size 256"),
+        (RuntimeError("CUDNN_STATUS_ALLOC_FAILED"), "out_of_memory", "batch size 256"),
+        (RuntimeError("sizes differ"), "crashed", "sizes differ"),
         (ZeroDivisionError("oops"), "crashed", "ZeroDivisionError"),
     ],
 )

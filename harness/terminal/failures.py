@@ -33,6 +33,8 @@ def advice(outcome: Outcome) -> list[str]:
         lines += [f"and {hidden} more: `harness runs --where status=failed` lists them"] if hidden > 0 else []
     if with_traceback := next((run for run in failures if run.record and run.record.error), None):
         lines.append(f"a traceback: `harness runs {with_traceback.run_id}`")
+    if sizes := {run.arm.spec.train.batch_size for run in failures if status_of(run, outcome) == "out_of_memory"}:
+        lines.append(f"out of memory: a train.batch_size under {min(sizes)} needs less")
     if statuses - {"killed", "refused"}:
         lines.append("--retry-failed runs failed runs again")
     if "killed" in statuses:

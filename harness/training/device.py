@@ -15,6 +15,15 @@ from harness.errors import InputError
 
 CHOICES = "use auto, cpu, mps, cuda or cuda:<index>"
 
+NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "could not create a primitive",  # oneDNN's word for it, on a CPU
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""How torch says that memory is full where it has no type of error for it."""
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -112,6 +121,13 @@ def device_name(device: torch.device) -> str:
     import platform
 
     return platform.processor() or platform.machine()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a device, or of the machine, was full."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from harness.training.augment import Normaliser
 from harness.training.data import Images
-from harness.training.device import Hardware, autocast
+from harness.training.device import Hardware, autocast, is_out_of_memory
 
 BATCH = {"cuda": 2_000, "mps": 1_000, "cpu": 250}  # images; larger gains nothing on that kind of device
 
@@ -49,8 +49,8 @@ def logits_of(model: nn.Module, pixels: Tensor, normalise: Normaliser, hardware:
     while done < len(pixels):
         try:
             parts.append(_batch_logits(model, normalise(pixels[done : done + size]), hardware, flip))
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not is_out_of_memory(error):
                 raise
             size //= 2
         else:

@@ -27,7 +27,9 @@ AFFORDABLE = 0.4
 eager steps beside them need as much once more; and a step this large is not bound by its launches."""
 
 Result = TypeVar("Result")
-Step = Callable[[Batch, Tensor | None], tuple[Tensor, Tensor]]
+StepResult = tuple[Tensor, Tensor, Tensor]
+"""Of one step, on the device: its loss, how many images were right, the norm of its gradients before any clipping."""
+Step = Callable[[Batch, Tensor | None], StepResult]
 
 
 class Recorder(Protocol):
@@ -101,7 +103,7 @@ class GraphedStep:
         self.calls: Counter[Hashable] = Counter()
         self.recordings: dict[Hashable, _Recording] = {}
 
-    def __call__(self, batch: Batch, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch, kept: Tensor | None) -> StepResult:
         kind = tuple(batch.images.shape), batch.images.stride(), batch.mix is not None
         self.calls[kind] += 1
         if self.calls[kind] <= WARM_UP:
@@ -121,7 +123,7 @@ class _Recording:
         self.kept = None if kept is None else kept.clone()
         self.replay, self.results = record(lambda: step(self.batch, self.kept))
 
-    def replay_on(self, batch: Batch, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    def replay_on(self, batch: Batch, kept: Tensor | None) -> StepResult:
         self.batch.images.copy_(batch.images)
         self.batch.labels.copy_(batch.labels)
         if self.batch.mix and batch.mix:

@@ -22,7 +22,17 @@ from harness.training.checkpoint import MEMORY_FORMAT
 from harness.training.data import Split
 from harness.training.device import Hardware, autocast, usage
 from harness.training.evaluate import evaluate
-from harness.training.graph import CudaRecorder, GraphedCall, GraphedStep, Lead, Recorder, Step, work_stream, working_on
+from harness.training.graph import (
+    CudaRecorder,
+    GraphedCall,
+    GraphedStep,
+    Lead,
+    Recorder,
+    Step,
+    StepResult,
+    work_stream,
+    working_on,
+)
 from harness.training.guard import cost
 from harness.training.loss import objective
 from harness.training.model import ResNet, build_model, draw_kept, initialise
@@ -36,7 +46,7 @@ COMPILE_PAYS = 4e15
 
 
 class Diverged(HarnessError):
-    """A loss is not finite; the message names metric, epoch and step."""
+    """A loss or a gradient is not finite; the message names metric, epoch and step."""
 
 
 class Listener(Protocol):
@@ -108,6 +118,8 @@ class Training:
         if hardware.graphs and not spec.train.deterministic:
             self.record_with(CudaRecorder())
         self.progress = Progress(losses=torch.zeros(self.steps, device=device), correct=torch.zeros((), device=device))
+        # This epoch's, [steps], on the device. In no state: they are looked at before one is saved.
+        self.gradient_norms = torch.zeros(self.steps, device=device)
         self.best_weights: dict[str, Tensor] | None = None
 
     @property
@@ -127,7 +139,7 @@ class Training:
         """Train from where `progress` stands to the end; on "interrupted" the listener holds the state.
 
         Raises:
-            Diverged: a loss is not finite.
+            Diverged: a loss or a gradient is not finite.
         """
         if self.spec.loss.distill and self.teacher is None:
             raise ValueError(f"{self.spec.name} learns from a teacher, and none was given")
@@ -163,7 +175,8 @@ class Training:
         while at.step < self.steps:
             batch = batches(at.step)
             draws.seed_step(self.seed, at.epoch, at.step, device)
-            at.losses[at.step], correct = self.step(batch, None if kept is None else kept[batch.indices])
+            loss, correct, gradient_norm = self.step(batch, None if kept is None else kept[batch.indices])
+            at.losses[at.step], self.gradient_norms[at.step] = loss, gradient_norm
             at.correct += correct
             self.learning_rate.step_done()
             if self.lookahead:
@@ -185,17 +198,19 @@ class Training:
         at.seconds = time.perf_counter() - clock
         return True
 
-    def _step(self, batch: Batch, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Move the weights by the gradients of one batch: its loss and how many images were right, on the device."""
+    def _step(self, batch: Batch, kept: Tensor | None) -> StepResult:
+        """Move the weights by the gradients of one batch."""
         with autocast(self.hardware):
             logits = self.model(batch.images, kept).float()
         loss = objective(self.spec.loss, logits, batch.labels, batch.mix, self.soft_targets(batch.images))
         self.optimizer.zero_grad()
         loss.backward()
         if self.spec.optim.clip:
-            optim.clip_gradients(self.spec.optim.clip, self.parameters)
+            gradient_norm = optim.clip_gradients(self.spec.optim.clip, self.parameters)
+        else:
+            gradient_norm = optim.gradient_norm(self.parameters)
         self.optimizer.step()
-        return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
+        return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum(), gradient_norm
 
     def soft_targets(self, images: Tensor) -> Tensor | None:
         """The teacher's logits of the images as the student sees them, mixed ones too."""
@@ -238,11 +253,13 @@ class Training:
         return {"val_loss": result.loss, "val_accuracy": result.accuracy}
 
     def _check_finite(self) -> None:
-        finite = self.progress.losses.isfinite()
-        if not finite.all():
-            step = int((~finite).nonzero()[0]) + 1
-            value = self.progress.losses[step - 1].item()
-            raise Diverged(f"train_loss is {value} in epoch {self.progress.epoch}, step {step} of {self.steps}")
+        """Losses and gradients of the epoch so far; a loss comes before the gradients of the same step."""
+        found = torch.stack([self.progress.losses, self.gradient_norms], dim=1)
+        wrong = (~found.isfinite()).nonzero()
+        if len(wrong):
+            step, which = wrong[0].tolist()
+            value, metric = found[step, which].item(), ("train_loss", "gradient_norm")[which]
+            raise Diverged(f"{metric} is {value} in epoch {self.progress.epoch}, step {step + 1} of {self.steps}")
 
     def _note_best(self, row: Row) -> None:
         at = self.progress

@@ -64,12 +64,18 @@ def free_settings(optimizer: torch.optim.Optimizer) -> None:
             group["capturable"] = False
 
 
-def clip_gradients(clip: spec.Clip, parameters: list[nn.Parameter]) -> None:
-    """Clip in place: the global L2 norm of all gradients, or each element."""
+def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    """The L2 norm of all gradients together, on their device: not finite where one of them is not."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def clip_gradients(clip: spec.Clip, parameters: list[nn.Parameter]) -> Tensor:
+    """Clip in place, the global L2 norm of all gradients or each element; the norm as it was before."""
     if clip.kind == "norm":
-        nn.utils.clip_grad_norm_(parameters, clip.value)
-    else:
-        nn.utils.clip_grad_value_(parameters, clip.value)
+        return nn.utils.clip_grad_norm_(parameters, clip.value)
+    norm = gradient_norm(parameters)  # first: an infinite element is clipped too, and would not be seen any more
+    nn.utils.clip_grad_value_(parameters, clip.value)
+    return norm
 
 
 class Lookahead:

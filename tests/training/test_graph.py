@@ -60,7 +60,7 @@ class Tracer:
             for tensor, value in before:
                 tensor.copy_(value)
         self.recorded += 1
-        results = (torch.zeros(()), torch.zeros((), dtype=torch.int64))
+        results = (torch.zeros(()), torch.zeros((), dtype=torch.int64), torch.zeros(()))
 
         @torch.no_grad()  # the backward pass is among the operations
         def replay() -> None:
@@ -101,6 +101,8 @@ def test_a_recorded_training_equals_the_eager_one_bit_for_bit(name: str) -> None
     eager, graphed = (make_training(SPECS[name], graphed) for graphed in (False, True))
     rows = [timeless(fit(training).rows) for training in (eager, graphed)]
     assert rows[0] == rows[1]
+    assert torch.equal(eager.gradient_norms, graphed.gradient_norms)
+    assert eager.gradient_norms.all()
     assert_same_weights(eager, graphed)
 
 
@@ -212,26 +214,42 @@ def test_deterministic_trainings_are_not_recorded() -> None:
 class Cramped(torch.nn.Module):
     """A network on a device whose memory holds so many images at once."""
 
-    def __init__(self, holds: int):
+    def __init__(self, holds: int, error: Exception):
         super().__init__()
-        self.holds, self.seen = holds, list[int]()
+        self.holds, self.error, self.seen, self.tried = holds, error, list[int](), 0
 
     def forward(self, images: Tensor) -> Tensor:
+        self.tried += 1
         if len(images) > self.holds:
-            raise torch.OutOfMemoryError("too many")
+            raise self.error
         self.seen.append(len(images))
         return images.flatten(1)[:, :10]
 
 
-def test_evaluation_takes_batches_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+NO_ROOM = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 23560192 bytes"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=lambda error: type(error).__name__)
+def test_evaluation_takes_batches_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setitem(BATCH, "cpu", 64)
     images = make_images(100)
     normalise = make_training({}, False).normalise
-    roomy, cramped = Cramped(1000), Cramped(20)
+    roomy, cramped = Cramped(1000, error), Cramped(20, error)
     expected = evaluate(roomy, images, normalise, CPU)
     result = evaluate(cramped, images, normalise, CPU)
     assert roomy.seen == [64, 36]
     assert cramped.seen == [16] * 6 + [4]
     assert torch.equal(result.logits, expected.logits)
-    with pytest.raises(torch.OutOfMemoryError):
-        evaluate(Cramped(0), images, normalise, CPU)
+    with pytest.raises(type(error)):
+        evaluate(Cramped(0, error), images, normalise, CPU)
+
+
+def test_evaluation_does_not_try_again_what_is_no_lack_of_memory() -> None:
+    broken = Cramped(0, RuntimeError("sizes differ"))
+    with pytest.raises(RuntimeError, match="sizes differ"):
+        evaluate(broken, make_images(100), make_training({}, False).normalise, CPU)
+    assert broken.tried == 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -164,6 +166,43 @@ def test_divergence_names_epoch_and_step() -> None:
     spec = make_spec(optim={"optimizer": {"lr": 1e30}})
     with pytest.raises(Diverged, match=r"epoch 1, step [23] of 3|val_loss is nan after epoch 1"):
         Training(spec, 0, make_split(), CPU).fit(Recorder())
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+@pytest.mark.parametrize("clip", [None, {"kind": "norm", "value": 0.1}, {"kind": "value", "value": 0.1}])
+@pytest.mark.parametrize(("precision", "step"), [("fp32", 2), ("bf16", 2), ("fp32", 3)])
+def test_a_gradient_that_is_not_finite_names_epoch_and_step(
+    value: float, clip: dict[str, Any] | None, precision: str, step: int
+) -> None:
+    """With a loss that is finite, also in the last step of an epoch, which no other loss follows."""
+    spec = make_spec(
+        model={"norm": "none"},
+        optim={"optimizer": {"lr": 0.01}, "clip": clip},
+        data={"protocol": "full"},
+        train={"precision": precision},
+    )
+    split = replace(make_split(), validation=None, validation_is_test=False)
+    training = Training(spec, 0, split, replace(CPU, precision=precision))
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        if (training.progress.epoch, training.progress.step) == (2, step - 1):
+            gradient = gradient.index_fill(0, torch.tensor([1]), value)
+        return gradient
+
+    training.model.classifier.bias.register_hook(spoil)
+    listener = Recorder()
+    with pytest.raises(Diverged, match=rf"^gradient_norm is {value} in epoch 2, step {step} of 3$"):
+        training.fit(listener)
+    assert [row["epoch"] for row in listener.rows] == [1]
+
+
+def test_nothing_that_is_not_finite_is_saved() -> None:
+    """A state saved in mid-epoch is looked at first."""
+    training, listener = Training(make_spec(), 0, make_split(), CPU), Recorder(stop_after=2)
+    training.model.classifier.bias.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(Diverged, match="gradient_norm is nan in epoch 1, step 1 of 3"):
+        training.fit(listener)
+    assert listener.saved is None
 
 
 def batches_seen(spec: ExperimentSpec) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:

@@ -32,7 +32,7 @@ def inject_faults(loop: ModuleType) -> None:
     step = loop.Training._step
 
     def faulty(self: Any, batch: Any, kept: Any) -> Any:
-        loss, correct = step(self, batch, kept)
+        loss, *others = step(self, batch, kept)
         if self.progress.epoch == 2:
             if self.spec.name.endswith("raises"):
                 raise ZeroDivisionError("a fault of the test's")
@@ -40,7 +40,7 @@ def inject_faults(loop: ModuleType) -> None:
                 raise loop.torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
             if self.spec.name.endswith("diverges"):
                 loss = loss * float("nan")
-        return loss, correct
+        return loss, *others
 
     loop.Training._step = faulty
 

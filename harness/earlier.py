@@ -46,24 +46,28 @@ def set_aside(store: Store, run_id: str, observer: Observer) -> None:
         observer(Note(run_id, f"what was there is kept in {aside}"))
 
 
-def check_same_hardware(earlier: Record, folder: RunFolder, now: tuple[str, str]) -> None:
-    """A result of another type of device, or in another precision, is not silently taken for this one.
+def on_other_hardware(earlier: Record, folder: RunFolder, now: tuple[str, str]) -> str | None:
+    """What tells this run from one on the hardware of `now`, in words; None where it fits, or has nothing to lose.
 
     `now`: type of device and precision of the run that is to be; an `auto` of a machine that is to be found is any.
-
-    Raises:
-        InputError: it finished, or has a state saved, on other hardware than this.
     """
     then = earlier.provenance.get("device_type"), earlier.provenance.get("precision")
     if now[1] == "auto":
         now = now[0], str(then[1])
     if None in then or then == now:
-        return
-    if not earlier.finished and not (folder.last.exists() or folder.previous.exists()):
-        return
+        return None
+    if not earlier.finished and not any(path.exists() for path in folder.states()):
+        return None
     verb = "finished" if earlier.finished else "began"
-    raise InputError(
-        f"this run {verb} on {then[0]} in {then[1]}, and here it would be {now[0]} in {now[1]}",
-        where=str(folder.path),
-        fix="--any-device accepts that, --fresh runs it again here",
-    )
+    return f"{verb} on {then[0]} in {then[1]}, and here it would be {now[0]} in {now[1]}"
+
+
+def check_same_hardware(earlier: Record, folder: RunFolder, now: tuple[str, str]) -> None:
+    """A result of another type of device, or in another precision, is not silently taken for this one.
+
+    Raises:
+        InputError: it finished, or has a state saved, on other hardware than `now`.
+    """
+    if other := on_other_hardware(earlier, folder, now):
+        fix = "--any-device accepts that, --fresh runs it again here"
+        raise InputError(f"this run {other}", where=str(folder.path), fix=fix)

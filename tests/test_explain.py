@@ -40,8 +40,8 @@ def made(base: Mapping[str, Any] | None = None, **arms: dict[str, Any]) -> Study
 
 
 def reasons(study: Study, store: Store, here: tuple[str, str] = HERE) -> dict[tuple[str, int], Reason | None]:
-    plan = make_plan(study, store)
-    explainer = Explainer(plan, store, lambda precision: here)
+    plan = make_plan(study, store, hardware=lambda precision: here)
+    explainer = Explainer(plan, store)
     return {(run.arm.name, run.seed): explainer.why(run) for run in plan.runs}
 
 
@@ -60,7 +60,7 @@ def put(store: Store, study: Study, /, seed: int = 0, accuracy: float | None = 0
 def shown(study: Study, store: Store) -> str:
     out = io.StringIO()
     plan = make_plan(study, store)
-    print_reasons(plan, Explainer(plan, store, lambda precision: HERE), Console(file=out, width=80, highlight=False))
+    print_reasons(plan, Explainer(plan, store), Console(file=out, width=80, highlight=False))
     return out.getvalue()
 
 
@@ -223,7 +223,7 @@ def test_other_hardware(store: Store) -> None:
     put(store, made())
     reason = of_the_base(made(), store, ("cuda", "bf16"))
     assert reason.kind == "other_hardware"
-    assert reason.text.startswith("finished on cpu in fp32, here it would be cuda in bf16: --any-device")
+    assert reason.text.startswith("finished on cpu in fp32, and here it would be cuda in bf16: --any-device")
 
 
 # --- many runs ----------------------------------------------------------------------------------
@@ -309,6 +309,6 @@ def test_arms_are_compared_once_whatever_their_seeds(store: Store, monkeypatch: 
         return original(spec)
 
     monkeypatch.setattr(identity, "canonical", counting)
-    explainer = Explainer(plan, store, lambda precision: HERE)
+    explainer = Explainer(plan, store)
     assert all(explainer.why(run) for run in plan.runs)
     assert len(calls) == 2 * 2 + 1  # of each arm for its digest and its comparison; of the stored one

@@ -81,6 +81,37 @@ def test_each_run_has_a_mark_that_needs_no_colour(study: Study, store: Store) ->
     assert f"{size}: + 4 done, ~ 1 begun, . 3 to do, x 1 failed" in as_one_line(text)
 
 
+def test_runs_of_other_hardware_are_marked_and_their_state_is_what_it_was(study: Study, store: Store) -> None:
+    fill(store, study, {"small": [0.91, 0.92]})
+    put(store, study, 0, 2, provenance=GPU)
+    left_with_a_state(store, study, 1, 0, 4)
+    put(store, study, 2, 0, None, status="crashed", epochs_done=2)
+    on_gpu = make_plan(study, store, hardware=lambda precision: ("cuda", "fp32"))
+    text = shown(on_gpu)
+    rows = {line.split()[0]: line.split()[-1] for line in text.splitlines() if line.strip()}
+    assert (rows["small"], rows["no_se"], rows["no_clip"]) == ("!!+", "!..", "x..")
+    assert "+ 1 done, ! 3 on other hardware, . 4 to do, x 1 failed" in as_one_line(text)
+    assert "! 2 runs finished on cpu in fp32, and here it would be cuda in fp32: ablate takes" in as_one_line(text)
+    assert "! 1 run began on cpu in fp32, and here it would be cuda in fp32: ablate takes" in as_one_line(text)
+    runs = [run for arm in to_json(on_gpu)["arms"] for run in arm["runs"]]
+    assert [run["state"] for run in runs[:4]] == ["done", "done", "done", "to_do"]
+    assert [run["made_on"] for run in runs[:5]] == ["cpu", "cpu", "cuda", "cpu", None]
+    assert [bool(run["other_hardware"]) for run in runs[:5]] == [True, True, False, True, False]
+    for here, refused in ((None, 0), (("cpu", "auto"), 1), (("cpu", "fp32"), 1), (("cpu", "bf16"), 4)):
+        plan = make_plan(study, store, hardware=here and (lambda precision, here=here: here))
+        assert sum(run.is_refused for run in plan.runs) == refused
+
+
+def test_of_a_device_that_is_elsewhere_the_type_is_held_against_runs(harness: Harness) -> None:
+    harness("run", "tiny.yaml", "--device", "cpu", "-o", "train.epochs=1")
+    plan = "plan", "study.yaml", "-o", "train.epochs=1", "--device"
+    told = "finished on cpu in fp32, and here it would be cuda in fp32"
+    for options, expected in ((("cuda:63", "--explain"), told), (("cuda:63",), told), (("cpu",), None)):
+        result = harness(*plan, *options, "--json")
+        assert result.code == 0, result.err
+        assert json.loads(result.out)["arms"][0]["runs"][0]["other_hardware"] == expected
+
+
 def test_marks_of_many_seeds_are_counted(study: Study) -> None:
     runs = [PlannedRun(study.base, seed, "a" * 10, "done", None, None) for seed in range(12)]
     rest = [PlannedRun(study.base, seed, "a" * 10, "running", None, None) for seed in range(12, 17)]

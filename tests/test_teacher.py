@@ -305,6 +305,10 @@ def test_a_teacher_begun_on_other_hardware(school: Path, harness: Harness) -> No
     )
     result = harness("ablate", "study.yaml")
     assert (result.code, "--any-device" in result.err) == (2, True)
+    assert harness("run", "teacher.yaml", "--any-device").code == 0
+    store = Store(Path("runs"))
+    trained = make_plan(load_study(school / "study.yaml"), store, hardware=lambda precision: ("mps", "fp32"))
+    assert not trained.teachers[0].run.is_refused  # whatever trained it, it may teach
 
 
 @pytest.mark.slow

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +22,6 @@ Kind = Literal[
     "failed", "left", "damaged", "put_aside", "awaits_teacher", "other_hardware",
     "other_numerics", "other_seed", "other_data", "other_teacher", "other_fields", "nothing_near",
 ]  # fmt: skip
-Hardware = Callable[[str], tuple[str, str]]
-"""Precision as written -> the device's type and the precision it computes in."""
-
 _Near = tuple[list[Record], tuple[Difference, ...]]
 
 MOST_FIELDS = 3  # fields in which a run may differ and still be called near
@@ -49,11 +45,9 @@ class Explainer:
     Args:
         plan: whose runs are asked about.
         store: where they would have been.
-        hardware: what runs would be made on here.
     """
 
-    def __init__(self, plan: Plan, store: Store, hardware: Hardware):
-        self.hardware = cache(hardware)
+    def __init__(self, plan: Plan, store: Store):
         records = [record for record in store.records() if record.finished]
         self.damaged = {_run_id_in(problem): problem for problem in store.problems}
         self.aside = store.aside()
@@ -91,14 +85,9 @@ class Explainer:
         return self._of_the_same_spec(run, alike) if alike else self._of_the_nearest(run)
 
     def _of_its_record(self, run: PlannedRun, record: Record) -> Reason | None:
-        if run.state == "done" or run.begun:
-            there = record.provenance.get("device_type"), record.provenance.get("precision")
-            here = self.hardware(run.arm.spec.train.precision)
-            if None not in there and there != here:
-                verb = "finished" if run.state == "done" else "begun"
-                gist = f"{verb} on {there[0]} in {there[1]}, here it would be {here[0]} in {here[1]}"
-                gist += ": --any-device takes it all the same, --fresh runs it again"
-                return Reason("other_hardware", gist, gist, record)
+        if run.is_refused:
+            gist = f"{run.other_hardware}: --any-device takes it all the same, --fresh runs it again"
+            return Reason("other_hardware", *_twice(gist), record)
         if run.state == "done":
             return None
         status = "killed" if record.status == "running" else record.status  # of a process that is gone

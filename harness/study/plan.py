@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
 from typing import Any, Literal, Protocol
 
+from harness.earlier import on_other_hardware
 from harness.errors import InputError
 from harness.matching import solve
 from harness.reporting.dunnett import detectable_difference
@@ -41,6 +42,13 @@ class PlannedRun:
     state: State
     record: Record | None
     folder: RunFolder | None
+    other_hardware: str | None = None
+    """What it was made on and what it would be made on here, in words, where `ablate` minds (`harness.earlier`)."""
+
+    @property
+    def is_refused(self) -> bool:
+        """`ablate` takes what there is of it with --any-device only, and says so before anything runs."""
+        return self.other_hardware is not None and self.state in ("done", "to_do")
 
     @property
     def begun(self) -> bool:
@@ -170,7 +178,17 @@ class Count(Protocol):
     def __call__(self, specs: Sequence[ExperimentSpec], places: Sequence[str] = ()) -> list[Cost]: ...
 
 
-def make_plan(study: Study, store: Store, device_type: str | None = None, count: Count | None = None) -> Plan:
+Hardware = Callable[[str], tuple[str, str]]
+"""Precision as written -> the device's type and the precision it computes in; `auto` where that is not known."""
+
+
+def make_plan(
+    study: Study,
+    store: Store,
+    device_type: str | None = None,
+    count: Count | None = None,
+    hardware: Hardware | None = None,
+) -> Plan:
     """Check every arm against its budget and look up every run; no data is needed.
 
     Args:
@@ -178,6 +196,7 @@ def make_plan(study: Study, store: Store, device_type: str | None = None, count:
         store: where its runs are, or will be.
         device_type: "cpu", "cuda" or "mps": the expected time is that of runs on such a device if there are any.
         count: what every arm costs; by default counted here, which takes torch.
+        hardware: what runs would be made on; without it none is held against that.
 
     Raises:
         InputError: some arms are over their budget; all of them are named. A teacher can't teach.
@@ -185,7 +204,7 @@ def make_plan(study: Study, store: Store, device_type: str | None = None, count:
     count = count or _count_here
     study = resolve_study(solve(study), store)
     costs = count([arm.spec for arm in study.arms])
-    stored = _Stored(store)
+    stored = _Stored(store, hardware)
     macs: dict[str | None, int] = {None: 0}
     macs |= {teacher: _teacher_macs(distill, store, count) for teacher, distill in _distillations(study).items()}
     arms = tuple(
@@ -227,6 +246,7 @@ def _teachers(study: Study, store: Store, stored: _Stored, count: Count) -> tupl
     costs = count(list(specs.values()), [f"teacher {spec.name}" for spec in specs.values()])
     arms = [Arm(spec.name, {}, spec) for spec in specs.values()]
     runs = [run for arm in arms for run in stored.look_up(arm, (arm.spec.seed,))]
+    runs = [replace(run, other_hardware=None) if run.state == "done" else run for run in runs]  # any may teach
     return tuple(PlannedTeacher(run.arm.spec, cost, run) for cost, run in zip(costs, runs, strict=True))
 
 
@@ -249,8 +269,8 @@ def _teacher_macs(distill: Distill, store: Store, count: Count) -> int:
 class _Stored:
     """What the store holds of the runs of a study: its folders and its claims, each listed once."""
 
-    def __init__(self, store: Store):
-        self.store = store
+    def __init__(self, store: Store, hardware: Hardware | None):
+        self.store, self.hardware = store, cache(hardware) if hardware else None
         self.entries = {record.run_id: (folder, record) for folder, record in store.entries()}
         self.claims = store.claims()
 
@@ -268,7 +288,10 @@ class _Stored:
 
     def _run(self, arm: Arm, seed: int, run_id: str) -> PlannedRun:
         folder, record = self.entries.get(run_id) or (self.store.folder(arm.spec.name, run_id), None)
-        return PlannedRun(arm, seed, run_id, self._state(folder, record), record, folder)
+        other = None
+        if record and self.hardware:
+            other = on_other_hardware(record, folder, self.hardware(arm.spec.train.precision))
+        return PlannedRun(arm, seed, run_id, self._state(folder, record), record, folder, other)
 
     def _state(self, folder: RunFolder, record: Record | None) -> State:
         """A run left behind by its process (killed, interrupted) is to do; one that failed is not, unless asked."""
@@ -323,8 +346,17 @@ def _costs(spec: ExperimentSpec, cost: Cost) -> dict[str, int | None]:
 
 
 def _run(run: PlannedRun, why: Callable[[PlannedRun], Any] | None) -> dict[str, Any]:
-    """`status` and `made_by` are the record's: how it stands there, and the study it was made for."""
-    known = {"status": run.record and run.record.status, "made_by": run.record and run.record.study}
+    """`status`, `made_by` and `made_on` are the record's: how it stands, for which study, on which type of device.
+
+    `other_hardware`: why `ablate` would not take it without --any-device; None where it would, or that is not known.
+    """
+    record = run.record
+    known = {
+        "status": record and record.status,
+        "made_by": record and record.study,
+        "made_on": record and record.provenance.get("device_type"),
+        "other_hardware": run.other_hardware,
+    }
     reason = {"why": why(run)} if why else {}
     return {"seed": run.seed, "run_id": run.run_id, "state": run.state, **known, **reason}
 

@@ -22,6 +22,7 @@ from harness.terminal.words import count, duration
 # One letter a run, told apart without colour: what it says, how it looks.
 MARKS = {
     "done": ("+", "done", "green"),
+    "refused": ("!", "on other hardware", "yellow"),
     "begun": ("~", "begun", ""),
     "to_do": (".", "to do", ""),
     "running": (">", "running", "cyan"),
@@ -102,6 +103,8 @@ def marks(runs: Sequence[PlannedRun]) -> str:
 
 
 def _look(run: PlannedRun) -> str:
+    if run.is_refused:
+        return "refused"
     return "begun" if run.begun else run.state
 
 
@@ -126,6 +129,9 @@ def progress(plan: Plan) -> list[tuple[str, str]]:
         maker = f"for the study {study}" if study else "by `harness run`"
         arms = list(dict.fromkeys(run.arm.name for run in runs))
         rows.append(("", f"{counted(len(runs), 'run')} of those done made {maker}: {names(arms)}"))
+    refused = Counter(run.other_hardware for run in plan.runs if run.is_refused)
+    ways = "ablate takes that with --any-device alone, --fresh runs it again"
+    rows += [("", f"! {counted(number, 'run')} {what}: {ways}") for what, number in refused.items()]
     return rows
 
 

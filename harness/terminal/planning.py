@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.errors import InputError
 from harness.spec.ablation import Study
 from harness.study import explain
 from harness.study.plan import PlannedRun, make_plan, to_json
@@ -36,14 +37,14 @@ def plan_and_show(
     `every`: every arm, however many there are.
     """
     store = Store(runs_dir)
-    plan = make_plan(study, store, devices.type_of(device))
+    plan = make_plan(study, store, devices.type_of(device), hardware=partial(_hardware, device))
     for problem in store.problems:
         Console(stderr=True, highlight=False).print(f"left out: {problem}", markup=False, soft_wrap=True)
     if measured:
         from harness.study.measure import measure  # the whole training: two seconds that a plan need not wait
 
         plan = replace(plan, pace=measure(plan.study.base.spec, device, jobs))
-    explainer = explain.Explainer(plan, store, partial(_hardware, device)) if explained else None
+    explainer = explain.Explainer(plan, store) if explained else None
 
     def why(run: PlannedRun) -> dict[str, Any] | None:
         reason = explainer.why(run) if explainer else None
@@ -60,6 +61,9 @@ def plan_and_show(
 
 
 def _hardware(device: str, precision: str) -> tuple[str, str]:
-    """What a run of this precision would be made on here."""
-    found = devices.resolve(device, precision)
+    """What a run of this precision would be made on; of a device that is elsewhere `auto` stays."""
+    try:
+        found = devices.resolve(device, precision)
+    except InputError:
+        return devices.type_of(device), precision
     return found.kind, found.precision

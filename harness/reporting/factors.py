@@ -55,7 +55,10 @@ class Structure:
 
 
 def structure_of(study: Study) -> Structure:
-    """Every grid and factorial, the file's ladder, and further ladders among the arms that are in none of these."""
+    """Every grid and factorial, the file's ladder, and further ladders among the arms that are in none of these.
+
+    Four arms that are a factorial are no grid besides: its interaction says all that the matrix would, and a verdict.
+    """
     differ = _differences(study)
     grids = tuple(_grids(study, differ))
     factorials = tuple(_factorials(study, differ, grids))
@@ -64,7 +67,9 @@ def structure_of(study: Study) -> Structure:
     declared = _declared(study)
     used |= {arm for ladder in declared for arm in ladder}
     left = {arm: differences for arm, differences in differ.items() if arm not in used and differences}
-    return Structure((*declared, *_ladders(study.base.name, left)), factorials, grids)
+    squares = [{one.neither, one.first, one.second, one.both} for one in factorials]
+    larger = tuple(grid for grid in grids if set(itertools.chain(*grid.cells)) not in squares)
+    return Structure((*declared, *_ladders(study.base.name, left)), factorials, larger)
 
 
 def _differences(study: Study) -> dict[str, Differences]:

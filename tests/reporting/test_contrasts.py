@@ -214,11 +214,18 @@ ladder:
     assert structure_of(loaded(tmp_path, "ladder: [first: {optim.optimizer.nesterov: true}]")).ladders == ()
 
 
-def test_a_two_by_two_written_by_hand() -> None:
-    ladders, factorials, (grid,) = structure({"a": SE, "b": CUTMIX, "ab": SE | CUTMIX, "no_flip": FLIP})
-    assert (ladders, factorials) == ((), (Factorial("small", "a", "b", "ab"),))
-    assert (grid.rows, grid.columns, grid.cells) == ("model.se", "augment.cutmix", (("small", "b"), ("a", "ab")))
-    assert (grid.row_values[1], grid.column_values[1], grid.fixed) == (False, None, {})
+def test_a_two_by_two_written_by_hand_is_an_interaction_and_no_grid_besides() -> None:
+    found = structure({"a": SE, "b": CUTMIX, "ab": SE | CUTMIX, "no_flip": FLIP})
+    assert found == ((), (Factorial("small", "a", "b", "ab"),), ())
+
+
+def test_values_of_a_grid_are_as_they_are_written() -> None:
+    arms = {"a": SE, "b": CUTMIX, "ab": SE | CUTMIX, "c": {"augment.cutmix": {"alpha": 0.5}}}
+    _, factorials, (grid,) = structure(arms)
+    assert factorials == (Factorial("small", "a", "b", "ab"),)
+    assert (grid.rows, grid.columns) == ("model.se", "augment.cutmix")
+    assert grid.cells == (("small", "b", "c"), ("a", "ab", None))
+    assert (grid.row_values[1], grid.column_values[1:], grid.fixed) == (False, (None, {"alpha": 0.5}), {})
 
 
 def test_changes_of_several_fields_have_an_interaction_too() -> None:
@@ -260,9 +267,11 @@ def test_a_grid_with_the_base_in_it() -> None:
 
 
 def test_a_grid_beside_the_base_and_one_with_a_hole() -> None:
-    _, factorials, (grid,) = structure(grid_of((32, 64), (0.1, 0.2)))
-    assert grid.cells == (("w32_d0.1", "w32_d0.2"), ("w64_d0.1", "w64_d0.2"))
+    _, factorials, grids = structure(grid_of((32, 64), (0.1, 0.2)))
+    assert grids == ()  # its interaction says it
     assert factorials == (Factorial("w32_d0.1", "w64_d0.1", "w32_d0.2", "w64_d0.2"),)
+    _, _, (grid,) = structure(grid_of((32, 64, 128), (0.1, 0.2)))
+    assert grid.cells == (("w32_d0.1", "w32_d0.2"), ("w64_d0.1", "w64_d0.2"), ("w128_d0.1", "w128_d0.2"))
     arms = grid_of((32, 64), (0.1, 0.2, 0.3))
     del arms["w64_d0.2"]
     _, factorials, (grid,) = structure(arms)
@@ -276,18 +285,20 @@ def test_a_third_field_gives_a_matrix_for_each_of_its_values() -> None:
         for name, overrides in grid_of((32, 64), (0.1, 0.2), **{"optim.optimizer.lr": 0.2}).items()
     }
     _, factorials, grids = structure(arms)
-    assert [grid.fixed for grid in grids] == [{}, {"optim.optimizer.lr": 0.2}]
     assert [one.both for one in factorials] == ["w64_d0.2"]
-    assert grids[1].cells[1] == ("w64_d0.1_lr", "w64_d0.2_lr")
+    assert [grid.fixed for grid in grids] == [{"optim.optimizer.lr": 0.2}]  # the other is that factorial
+    assert grids[0].cells[1] == ("w64_d0.1_lr", "w64_d0.2_lr")
 
 
 # --- in the report ---
 
 
 def test_the_report_holds_interactions_ladders_and_grids(store: Store) -> None:
-    study = make_study({"a": SE, "b": CUTMIX, "ab": SE | CUTMIX, "c": CLIP, "cd": CLIP | FLIP}, margin=0.02)
+    mild = {"augment.cutmix": {"alpha": 0.5}}
+    arms = {"a": SE, "b": CUTMIX, "ab": SE | CUTMIX, "m": mild, "c": CLIP, "cd": CLIP | FLIP}
+    study = make_study(arms, margin=0.02)
     near = [0.700, 0.701, 0.702]
-    values = {"small": 0.0, "a": 0.05, "b": 0.03, "ab": 0.02, "c": 0.0, "cd": 0.06}
+    values = {"small": 0.0, "a": 0.05, "b": 0.03, "ab": 0.02, "m": 0.01, "c": 0.0, "cd": 0.06}
     fill(store, study, {arm: [round(x + more, 4) for x in near] for arm, more in values.items()})
     report = build(study, store)
     (interaction,) = report.interactions
@@ -303,7 +314,7 @@ def test_the_report_holds_interactions_ladders_and_grids(store: Store) -> None:
     assert document["interactions"][0]["verdict"] == "less together"
     assert document["interactions"][0]["both"] == "ab"
     assert document["ladders"][0][1]["mean"] == ladder.steps[1].contrast.mean
-    assert document["grids"][0]["cells"] == [["small", "b"], ["a", "ab"]]
+    assert document["grids"][0]["cells"] == [["small", "b", "m"], ["a", "ab", None]]
 
 
 def test_an_arm_on_other_images_is_in_no_contrast(store: Store) -> None:

@@ -244,8 +244,11 @@ def ablate_command(
         names = ", ".join(f"{run.arm.name} seed {run.seed}" for run in outcome.failures)
         raise RunFailed(f"{len(outcome.failures)} of {len(outcome.plan.runs)} runs failed: {names}")
     if left := len(outcome.plan.runs) - outcome.plan.count("done"):
+        what = f"the study is not complete: {left} of its runs were stopped"
         raise RunFailed(
-            f"the study is not complete: {left} of its runs were stopped; {options.run.continue_with} goes on with them"
+            f"{what}: {outcome.hindrance}"
+            if outcome.hindrance
+            else f"{what}; {options.run.continue_with} goes on with them"
         )
 
 

@@ -69,7 +69,9 @@ class CheckFailed(HarnessError):
 
 
 class StorageError(HarnessError):
-    """The disk refused a write in mid-run (full, gone, read-only)."""
+    """The disk refused a write in mid-run (full, gone, read-only): not the run's fault, which can go on."""
+
+    status = "interrupted"
 
 
 class TimeLimitReached(HarnessError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from datetime import UTC, datetime
@@ -220,8 +219,7 @@ class Session:
         """The previous state is kept until the new one is whole."""
         content = {"run_id": self.record.run_id, "state": state}
         self.claim.check()
-        if self.folder.last.exists():
-            os.replace(self.folder.last, self.folder.previous)
+        self.folder.keep_last()
         atomic_write_bytes(self.folder.last, checkpoint.serialise(content))
         self.saved_at = time.monotonic()
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness import runner, session
-from harness.errors import InputError, Interrupted, RunFailed, StorageError, TimeLimitReached
+from harness.errors import InputError, Interrupted, RunFailed, TimeLimitReached
 from harness.events import Event, Note, Stepped
 from harness.options import RunOptions
 from harness.runner import read_test_set
@@ -310,27 +310,6 @@ def test_failures_are_recorded_with_their_status(
     assert type(error).__name__ in record.error["traceback"]
     monkeypatch.undo()
     monkeypatch.chdir(Path("runs").resolve().parent)
-
-
-def test_a_full_disk_is_said_and_going_on_works(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = runner.run(spec, options=options(runs_dir=Path("whole")))
-    original = Journal.append
-
-    def full(journal: Journal, row: dict[str, Any]) -> None:
-        if row["epoch"] == 2:
-            raise StorageError("journal.jsonl: can't be written: No space left on device")
-        original(journal, row)
-
-    monkeypatch.setattr(Journal, "append", full)
-    with pytest.raises(StorageError, match="after making space"):
-        runner.run(spec, options=options(checkpoint_every=0))
-    stopped = folder_of(whole.run_id).read_record()
-    assert stopped.status == "interrupted"  # so that a study goes on with it too
-    assert stopped.error
-    monkeypatch.setattr(Journal, "append", original)
-    record = runner.run(spec, options=options())
-    assert record.results == whole.results
-    assert rows_of(record.run_id) == rows_of(record.run_id, "whole")
 
 
 def test_another_precision_needs_saying(spec: ExperimentSpec) -> None:

@@ -303,6 +303,8 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
         display(Ended(ids[1], "completed"))
         display(Ended(ids[2], "busy"))
         display(Ended(ids[3], "diverged", "loss is nan"))
+        display(Ended(ids[3], "interrupted"))
+        display(Ended(ids[3], "interrupted", "the disk is full"))
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("tiny seed 0: completed, 50.00 % in")
     assert lines[1:] == [
@@ -310,6 +312,8 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
         "tiny seed 1: already done: somewhere",
         "no_cutmix seed 0: another process is training it",
         "no_cutmix seed 1: diverged: loss is nan",
+        "no_cutmix seed 1: interrupted, its state is saved",
+        "no_cutmix seed 1: interrupted: the disk is full",
     ]
 
 

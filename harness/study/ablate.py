@@ -37,6 +37,12 @@ class Outcome:
     def failures(self) -> tuple[PlannedRun, ...]:
         return tuple(run for run in self.plan.runs if run.state == "failed" or self._ended_badly(run))
 
+    @property
+    def hindrance(self) -> str | None:
+        """What kept a run from its end that is still to do, a full disk for example; None: nothing is known."""
+        left = (run for run in self.plan.runs if run.state == "to_do")
+        return next((self.messages[run.run_id] for run in left if run.run_id in self.messages), None)
+
     def _ended_badly(self, run: PlannedRun) -> bool:
         ended = self.statuses.get(run.run_id or "")
         return run.state != "done" and ended in (*FAILED, "refused")  # done by another process meanwhile

@@ -105,8 +105,8 @@ def perform(job: Job, observer: Observer, stop: Stop) -> Ended:
     try:
         run(job.spec, job.seed, job.options, listen, stop)
         ended = Ended(job.run_id, "completed")
-    except (Interrupted, TimeLimitReached) as error:
-        ended = Ended(job.run_id, "interrupted", str(error))
+    except (Interrupted, TimeLimitReached):
+        ended = Ended(job.run_id, "interrupted")
     except KeyboardInterrupt:
         ended = Ended(job.run_id, "interrupted", "before its first step")
     except RunBusy as error:

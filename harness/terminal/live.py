@@ -215,7 +215,7 @@ class StudyDisplay(_Display):
 
     def _told(self, event: Ended, started: tuple[float, float] | None, result: str) -> str:
         if event.status == "interrupted":
-            return "interrupted, its state is saved"
+            return f"interrupted: {event.message}" if event.message else "interrupted, its state is saved"
         if event.status == "busy":
             return "another process is training it"
         if event.status not in ("completed", "stopped_early"):

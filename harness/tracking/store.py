@@ -109,6 +109,14 @@ class RunFolder:
         """Whether a process trains the run."""
         return self.holder() is not None
 
+    def keep_last(self) -> None:
+        """Let the last state be the previous one, before a new one is written."""
+        try:
+            if self.last.exists():
+                self.last.replace(self.previous)
+        except OSError as error:
+            raise storage_error(self.last, error) from error
+
     def put_away_damaged(self, checkpoint: Path) -> None:
         """Rename a checkpoint that can't be read to `<name>.damaged`."""
         try:

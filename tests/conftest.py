@@ -8,8 +8,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.wandb_backend.backend import Backend
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 DATA_DIR = Path(os.environ.get("HARNESS_DATA_DIR", "data")).resolve()
@@ -88,6 +92,21 @@ def harness(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return Result(code, output.out, output.err)
 
     return call
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """A Weights & Biases backend on loopback, where wandb looks for one; what fails is soon given up."""
+    from harness.tracking import sync
+    from tests.wandb_backend.backend import KEY, Backend
+
+    backend = Backend().start()
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", backend.url)
+    quick = {"RETRY_MAX": 1, "RETRY_WAIT_MIN_SECONDS": 0.05, "RETRY_WAIT_MAX_SECONDS": 0.1}
+    monkeypatch.setattr(sync, "PERSISTENCE", quick)
+    yield backend
+    backend.stop()
 
 
 @pytest.fixture(scope="session")

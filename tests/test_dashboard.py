@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.spec.ablation import load_study
-from harness.tracking import sync
 from harness.tracking.store import Store
 from tests.conftest import Harness
 from tests.reporting import synthetic
@@ -19,17 +17,6 @@ from tests.wandb_backend.backend import ENTITY, KEY, Backend
 
 SAVE = "UpsertView2"
 WORKSPACE, VIEW = Path("reports/study.workspace.json"), Path("reports/study.view.json")
-
-
-@pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    backend = Backend().start()
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", backend.url)
-    quick = {"RETRY_MAX": 1, "RETRY_WAIT_MIN_SECONDS": 0.05, "RETRY_WAIT_MAX_SECONDS": 0.1}
-    monkeypatch.setattr(sync, "PERSISTENCE", quick)
-    yield backend
-    backend.stop()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError, Problem
+from harness.spec.ablation import load_study
 from harness.spec.documents import experiment_from_dict
 from harness.spec.experiment import ExperimentSpec
 
@@ -62,6 +63,14 @@ def problems_of(call: Callable[[], Any]) -> tuple[Problem, ...]:
         call()
     assert caught.value.exit_code == 2
     return caught.value.problems
+
+
+def tells_of_a_line(write: Writer, line: str, where: str, words: str) -> None:
+    """`line`, the third of a study's file, is its one mistake: told there, at the field `where`, with these `words`."""
+    path = write("study.yaml", f"name: study\nbase: plain.yaml\n{line}\n")
+    (problem,) = problems_of(lambda: load_study(path))
+    assert problem.where == f"{path}:3: {where}"
+    assert words in str(problem)
 
 
 def problem_at(problems: tuple[Problem, ...], where: str) -> Problem:

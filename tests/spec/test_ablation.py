@@ -8,7 +8,7 @@ import pytest
 
 from harness.spec.ablation import Study, load_study
 from harness.spec.identity import run_id, spec_digest
-from tests.spec.conftest import Writer, problem_at, problems_of
+from tests.spec.conftest import Writer, problem_at, problems_of, tells_of_a_line
 
 
 def arms_of(study: Study) -> dict[str, dict[str, Any]]:
@@ -144,10 +144,7 @@ def test_seeds(write: Writer, written: str, count: int | None, seeds: tuple[int,
     ],
 )
 def test_a_mistake_is_told_at_its_line(write: Writer, line: str, where: str, words: str) -> None:
-    path = write("study.yaml", f"name: study\nbase: plain.yaml\n{line}\n")
-    (problem,) = problems_of(lambda: load_study(path))
-    assert problem.where == f"{path}:3: {where}"
-    assert words in str(problem)
+    tells_of_a_line(write, line, where, words)
 
 
 def test_two_equal_arms_are_both_named(write: Writer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,16 @@ from harness.tracking.store import Store
 from harness.tracking.sync import sync
 from tests.conftest import Harness
 from tests.tracking.examples import record, row
-from tests.wandb_backend.backend import FILE_STREAM, KEY, Backend
+from tests.wandb_backend.backend import FILE_STREAM, Backend
 
 pytestmark = pytest.mark.slow
 TIMES = ("seconds", "images_per_second")
 
 
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    backend = Backend().start()
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", backend.url)
+def backend(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Backend:
     monkeypatch.setitem(mirror._SETTINGS, "finish_timeout", 2.0)
-    yield backend
-    backend.stop()
+    return backend
 
 
 def rows_of(backend: Backend, run_id: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,6 @@ from tests.tracking.examples import record, row
 from tests.wandb_backend.backend import ENTITY, FILE_STREAM, KEY, UPLOAD, Backend
 
 PROJECT = "budget-ablation-harness"
-
-
-@pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    backend = Backend().start()
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", backend.url)
-    quick = {"RETRY_MAX": 1, "RETRY_WAIT_MIN_SECONDS": 0.05, "RETRY_WAIT_MAX_SECONDS": 0.1}
-    monkeypatch.setattr(syncing, "PERSISTENCE", quick)
-    yield backend
-    backend.stop()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from harness.earlier import check_same_hardware, claim, set_aside
 from harness.errors import InputError, RunFailed
 from harness.events import Note, Observer, silent, unbreakable
 from harness.options import RunOptions
+from harness.saved import find_state
 from harness.session import Session
 from harness.spec import identity
 from harness.spec.cost import Cost
@@ -46,7 +47,8 @@ def run(
         stop: asked after each step; by default one that honours `options.time_limit`.
 
     Raises:
-        InputError: over budget, data missing or damaged, runs folder not writable.
+        InputError: over budget, data missing or damaged, runs folder not writable, a state saved by another spec, torch
+            or format.
         RunBusy: another process is training this run.
         RunLost: another process took the run over, because this one was suspended for too long.
         RunFailed: diverged, out of memory or crashed; the record says so.
@@ -85,7 +87,9 @@ def run(
         split = split or load_split(spec, options.data_dir)
         record = _new_record(spec, seed, run_id, cost, split, hardware, options, earlier)
         teacher = load_network(spec, store, hardware)
-        session = Session(spec, record, folder, options, observer, stop, held, teacher)
+        state = find_state(folder, record, hardware.device, observer)
+        session = Session(spec, record, folder, options, observer, stop, held, teacher, state)
+        del state  # the session's, which lets go of it
         try:
             with device.arithmetic(hardware, spec.train.deterministic):
                 return session.train(split, hardware)

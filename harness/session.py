@@ -7,7 +7,6 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from harness.duration import duration
@@ -15,6 +14,7 @@ from harness.errors import HarnessError, Interrupted, RunFailed, RunLost, Storag
 from harness.events import Ended, EpochDone, Note, Observer, Started, Stepped
 from harness.judge import judge, judged_set, samples
 from harness.options import RunOptions
+from harness.saved import pack_state
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
 from harness.tracking.background import start_mirror
@@ -47,8 +47,9 @@ class Session:
         stop: Stop,
         claim: Claim,
         teacher: nn.Module | None = None,
+        state: State | None = None,
     ):
-        self.claim, self.teacher = claim, teacher
+        self.claim, self.teacher, self.state = claim, teacher, state
         self.spec, self.record, self.folder, self.options = spec, record, folder, options
         self.observer, self.stop_asked = observer, stop
         self.journal = Journal(folder.journal_path)
@@ -164,27 +165,12 @@ class Session:
     # --- continuing ---
 
     def _continue(self, training: Training) -> None:
-        """Stand where the last readable state was saved, journal included; at the beginning where there is none."""
-        state = self._saved_state(training.hardware.device)
-        if state:
-            training.load_state_dict(state)
+        """Stand where the given state was saved, journal included; at the beginning where there is none."""
+        if self.state:
+            training.load_state_dict(self.state)
+            self.state = None  # or it would keep its memory
         self.record.epochs_done = training.progress.epoch - 1
         self.journal.truncate(self.record.epochs_done)
-
-    def _saved_state(self, device: torch.device) -> State | None:
-        for path in (self.folder.last, self.folder.previous):
-            if not path.exists():
-                continue
-            try:
-                content = checkpoint.read(path, device)
-            except checkpoint.DamagedCheckpoint as error:
-                self.folder.put_away_damaged(path)  # or the next save would put it over the good previous one
-                self.observer(Note(self.record.run_id, f"a damaged checkpoint is passed over: {error}", warning=True))
-                continue
-            if content["run_id"] == self.record.run_id:
-                state: State = content["state"]
-                return state
-        return None
 
     # --- what the loop tells and asks ---
 
@@ -217,10 +203,10 @@ class Session:
 
     def save(self, state: State) -> None:
         """The previous state is kept until the new one is whole."""
-        content = {"run_id": self.record.run_id, "state": state}
+        content = pack_state(self.record, state)
         self.claim.check()
         self.folder.keep_last()
-        atomic_write_bytes(self.folder.last, checkpoint.serialise(content))
+        atomic_write_bytes(self.folder.last, content)
         self.saved_at = time.monotonic()
 
     # --- endings ---

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from harness import runner
-from harness.errors import Interrupted
 from harness.options import RunOptions
 from harness.spec.documents import load_experiment
 from harness.tracking.journal import Journal
@@ -18,7 +17,8 @@ from harness.tracking.store import Store
 from harness.training.device import arithmetic, resolve
 from harness.training.graph import GraphedStep
 from harness.training.loop import Training
-from tests.training.build import Recorder, StopAfter, make_spec, make_split, timeless
+from tests.killing import run_killed, spec_of
+from tests.training.build import EVERYTHING, Recorder, make_spec, make_split
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,16 +42,13 @@ def test_the_gpu_trains_what_the_cpu_trains(folder: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
-def test_continuing_is_exact_in_deterministic_mode(folder: Path) -> None:
-    spec = load_experiment(folder / "tiny.yaml", ["train.deterministic=true"])
-    whole = runner.run(spec, options=options("cuda", "whole"))
-    with pytest.raises(Interrupted):
-        runner.run(spec, options=options("cuda", "runs"), stop=StopAfter(5))
-    continued = runner.run(spec, options=options("cuda", "runs"))
-    assert continued.results == whole.results
-    folders = [Store(Path(name)).find(whole.run_id) for name in ("whole", "runs")]
-    rows = [timeless(Journal(found.journal_path).rows()) for found in folders if found]
-    assert rows[0] == rows[1]
+def test_continuing_is_exact_in_deterministic_mode(tmp_path: Path) -> None:
+    """Killed in mid-epoch and continued, as tests/study/test_kills.py does it on the CPU; no graphs, no compiling."""
+    spec = spec_of(EVERYTHING, tmp_path, deterministic=True)
+    options = RunOptions(device="cuda", wandb="disabled", checkpoint_every=0.05)
+    killed = run_killed(spec, options, tmp_path, kills=4, seed=0)
+    assert killed.kills >= 3
+    assert any(step % killed.steps > 0 for step in killed.began)
 
 
 RECORDED = {

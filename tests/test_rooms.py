@@ -22,14 +22,15 @@ MAY_IMPORT = {
     "reporting": {"errors", "spec", "tracking"},
     "options": set(),
     "judge": {"spec", "tracking", "training"},
-    "session": {"duration", "errors", "events", "judge", "options", "spec", "stop", "tracking", "training"},
+    "saved": {"errors", "events", "tracking", "training"},
+    "session": {"duration", "errors", "events", "judge", "options", "saved", "spec", "stop", "tracking", "training"},
     "matching": {"errors", "spec", "training"},
     "teacher": {"errors", "spec", "tracking", "training"},
     "comparison": {"spec", "teacher", "tracking"},
     "earlier": {"errors", "events", "tracking"},
     "runner": {
-        "earlier", "errors", "events", "judge", "options", "session", "spec", "stop", "teacher", "tracking",
-        "training",
+        "earlier", "errors", "events", "judge", "options", "saved", "session", "spec", "stop", "teacher",
+        "tracking", "training",
     },
     "study": {
         "earlier", "errors", "events", "matching", "options", "reporting", "runner", "spec", "stop", "teacher",

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness import runner, session
-from harness.errors import InputError, Interrupted, RunFailed, TimeLimitReached
+from harness.errors import InputError, Interrupted, RunFailed
 from harness.events import Event, Note, Stepped
 from harness.options import RunOptions
 from harness.runner import read_test_set
@@ -129,52 +129,6 @@ def test_same_seed_same_journal_other_seed_another(folder: Path, more: list[str]
     other = runner.run(spec, seed=1, options=options(runs_dir=Path("b")))
     assert rows_of(record.run_id, "a") == rows_of(record.run_id, "b")
     assert rows_of(record.run_id, "a") != rows_of(other.run_id, "b")
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = checkpoint.read(one)["weights"], checkpoint.read(other)["weights"]
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-@pytest.mark.parametrize("steps", [1, 5, 6, 11, 16])
-def test_interrupted_and_continued_is_the_undisturbed_run(spec: ExperimentSpec, steps: int) -> None:
-    record = runner.run(spec, options=options(runs_dir=Path("whole")))
-    with pytest.raises(Interrupted, match="the state is saved"):
-        runner.run(spec, options=options(), stop=StopAfter(steps))
-    stopped = folder_of(record.run_id).read_record()
-    assert stopped.status == "interrupted"
-    events: list[Event] = []
-    continued = runner.run(spec, options=options(), observer=events.append)
-    assert continued.status == "completed"
-    assert rows_of(record.run_id) == rows_of(record.run_id, "whole")
-    here, there = folder_of(record.run_id), folder_of(record.run_id, "whole")
-    assert np.array_equal(here.read_predictions()["logits"], there.read_predictions()["logits"])
-    assert same_weights(here.final, there.final)
-    assert same_weights(here.best, there.best)
-    assert continued.results == record.results
-    assert continued.timings["total"] > stopped.timings["total"]
-
-
-def test_time_limit_saves_and_says_so(spec: ExperimentSpec) -> None:
-    with pytest.raises(TimeLimitReached, match="time limit"):
-        runner.run(spec, options=options(time_limit=0.0))
-    assert runner.run(spec, options=options()).status == "completed"
-
-
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(spec: ExperimentSpec) -> None:
-    with pytest.raises(Interrupted):
-        runner.run(spec, options=options(checkpoint_every=0), stop=StopAfter(14))
-    record = runner.run(spec, options=options(runs_dir=Path("whole")))
-    folder = folder_of(record.run_id)
-    assert folder.previous.exists()
-    data = bytearray(folder.last.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    folder.last.write_bytes(data)
-    events: list[Event] = []
-    continued = runner.run(spec, options=options(), observer=events.append)
-    assert any(isinstance(event, Note) and event.warning and "damaged" in event.text for event in events)
-    assert continued.results == record.results
-    assert rows_of(record.run_id) == rows_of(record.run_id, "whole")
 
 
 def test_a_damaged_checkpoint_never_replaces_the_good_one(spec: ExperimentSpec) -> None:

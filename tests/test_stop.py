@@ -5,23 +5,34 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from harness.stop import SIGNALS, Stop
+from harness import runner, session
+from harness.errors import Interrupted
+from harness.events import Event, Stepped
+from harness.options import RunOptions
+from harness.spec.documents import load_experiment
+from harness.spec.experiment import ExperimentSpec
+from harness.stop import Stop
+from harness.tracking.store import Store
+from harness.training import checkpoint
+
+HEEDED = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 
 
 @pytest.fixture(autouse=True)
 def _handlers_put_back() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
+    before = {number: signal.getsignal(number) for number in HEEDED}
+    for number in HEEDED:
         signal.signal(number, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", HEEDED)
 def test_a_signal_asks_to_stop(number: int) -> None:
     stop = Stop()
     with stop.on_signals():
@@ -39,6 +50,53 @@ def test_a_second_ctrl_c_ends_at_once_but_a_second_term_does_not() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def signalled(spec: ExperimentSpec, number: int, times: int) -> tuple[Interrupted, tuple[int, int]]:
+    """Train until the second step of epoch 2, in which this process gets the signal: how it ended, and where."""
+    last = (0, 0)
+
+    def tell(event: Event) -> None:
+        nonlocal last
+        if isinstance(event, Stepped):
+            last = (event.epoch, event.step)
+            if last == (2, 2):
+                for _ in range(times):
+                    os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted) as caught:
+        runner.run(spec, options=RunOptions(device="cpu", wandb="disabled", checkpoint_every=0), observer=tell)
+    return caught.value, last
+
+
+def saved_at() -> tuple[int, int]:
+    [(folder, record)] = Store(Path("runs")).entries()
+    assert record.status == "interrupted"
+    progress = checkpoint.read(folder.last)["state"]["progress"]
+    return progress["epoch"], progress["step"]
+
+
+@pytest.mark.parametrize("number", HEEDED)
+def test_each_signal_ends_a_run_after_its_step_with_the_state_saved(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(session, "TOLD_EVERY", 0.0)
+    error, last = signalled(load_experiment(folder / "tiny.yaml"), number, times=1)
+    assert (error.exit_code, str(error)) == (
+        130,
+        "stopped after 1 of 3 epochs; the state is saved: run the same command again to go on",
+    )
+    assert saved_at() == last == (2, 2)
+
+
+def test_two_ctrl_c_end_a_run_at_once_with_the_last_state_good(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "TOLD_EVERY", 0.0)
+    error, _ = signalled(load_experiment(folder / "tiny.yaml"), signal.SIGINT, times=2)
+    assert (error.exit_code, str(error)) == (
+        130,
+        "stopped at once; the last saved state is kept: run the same command again to go on",
+    )
+    assert saved_at() == (2, 0)  # of the end of epoch 1: no time for one more
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

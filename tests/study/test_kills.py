@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from harness.options import RunOptions
 from harness.tracking.claim import look
-from harness.tracking.journal import Journal
 from harness.tracking.store import Store
+from tests.killing import results, run_killed, spec_of
 from tests.study.commands import processes_of, spawn, wait_for, wait_until
-from tests.training.build import timeless
+from tests.training.build import EVERYTHING, IMPATIENT
 
 SEED = 4
 VICTIMS = ["parent"] * 4 + ["worker"] * 3 + ["both"] * 3
@@ -52,21 +52,6 @@ def rows(folder: Path) -> int:
 def kill(process: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
-
-
-def results(runs: Path) -> dict[str, Any]:
-    """All that a run's outcome consists of, by run id."""
-    found = {}
-    for folder, record in Store(runs).entries():
-        predictions = folder.read_predictions()
-        found[record.run_id] = {
-            "status": record.status,
-            "results": record.results,
-            "weights": record.weights,
-            "rows": timeless(Journal(folder.journal_path).rows()),
-            "predictions": {name: np.asarray(array).tobytes() for name, array in predictions.items()},
-        }
-    return found
 
 
 @pytest.mark.slow
@@ -121,6 +106,22 @@ def test_a_study_killed_ten_times_ends_as_one_that_was_left_alone(folder: Path) 
     out, err = calm.communicate(timeout=300)
     assert calm.returncode == 0, out + err
     assert results(folder / "killed") == results(folder / "calm")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sections", "every"), [(EVERYTHING, 0.05), (IMPATIENT, 0.0)], ids=["everything", "impatient"])
+def test_a_run_killed_ten_times_gives_what_it_gives_undisturbed(
+    tmp_path: Path, sections: dict[str, Any], every: float
+) -> None:
+    """Journal, predictions and weights bit for bit, whatever is on and wherever in an epoch the states were saved."""
+    options = RunOptions(device="cpu", threads=1, wandb="disabled", checkpoint_every=every)
+    killed = run_killed(spec_of(sections, tmp_path), options, tmp_path, kills=10, seed=SEED)
+    print(killed)
+    assert killed.status == ("completed" if sections is EVERYTHING else "stopped_early")
+    assert killed.kills >= 8  # the last may come too late
+    assert sum(step > 0 for step in killed.began) >= 4  # it went on from a state
+    inside = sum(step % killed.steps > 0 for step in killed.began)
+    assert inside >= 3 if every else inside == 0
 
 
 SILENT = """

@@ -13,6 +13,48 @@ from harness.training.device import Hardware
 
 CPU = Hardware(torch.device("cpu"), "test", "fp32", 1)
 
+EVERYTHING: dict[str, Any] = {
+    "model": {"se": {"reduction": 4}, "dropout": 0.1, "stochastic_depth": 0.2},
+    "augment": {
+        "crop": {"padding": 1},
+        "flip": True,
+        "rotation": {"degrees": 10.0},
+        "scaling": {"low": 0.9, "high": 1.1},
+        "trivial_augment": True,
+        "cutout": {"size": 2},
+        "cutmix": True,
+        "mixup": {"probability": 0.5},
+    },
+    "optim": {
+        "optimizer": {
+            "lr": 0.05,
+            "momentum": 0.9,
+            "nesterov": True,
+            "weight_decay": 5e-4,
+            "exempt_norm_and_bias": True,
+        },
+        "schedule": {"kind": "cosine"},
+        "warmup": {"epochs": 1},
+        "lookahead": {"k": 2, "alpha": 0.5},
+        "ema": {"decay": 0.9},
+        "clip": {"value": 0.5},
+    },
+    "loss": {"label_smoothing": 0.1, "distill": {"teacher": "t.pt", "temperature": 2.0, "weight": 0.3}},
+    "train": {"epochs": 4, "batch_size": 32, "precision": "fp32"},
+}
+"""Sections for `make_spec`: all toggles that go together."""
+
+IMPATIENT: dict[str, Any] = {
+    **EVERYTHING,
+    "optim": {
+        **EVERYTHING["optim"],
+        "optimizer": {"kind": "adamw", "lr": 0.3},  # too much, so that it soon gets worse
+        "schedule": {"kind": "plateau", "patience": 0, "threshold": 0.2},
+    },
+    "train": {"epochs": 9, "batch_size": 32, "early_stopping": {"patience": 2}, "precision": "fp32"},
+}
+"""The same with an optimiser, a schedule and early stopping that count what has become worse."""
+
 
 def make_spec(**sections: Any) -> ExperimentSpec:
     """A plain network on digits, every toggle off; sections are merged over it one level deep."""

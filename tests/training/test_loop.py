@@ -15,43 +15,14 @@ import torch.nn.functional as F
 
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
-from harness.training import draws
+from harness.training import checkpoint, draws
 from harness.training.device import Hardware
 from harness.training.loop import Diverged, Training, compiles
 from harness.training.model import build_model, initialise
 from harness.training.pace import probe_images_per_second
-from tests.training.build import CPU, Recorder, make_spec, make_split, timeless
+from tests.training.build import CPU, EVERYTHING, IMPATIENT, Recorder, make_spec, make_split, timeless
 
 ROOT = Path(__file__).parent.parent.parent
-EVERYTHING = {
-    "model": {"se": {"reduction": 4}, "dropout": 0.1, "stochastic_depth": 0.2},
-    "augment": {
-        "crop": {"padding": 1},
-        "flip": True,
-        "rotation": {"degrees": 10.0},
-        "scaling": {"low": 0.9, "high": 1.1},
-        "trivial_augment": True,
-        "cutout": {"size": 2},
-        "cutmix": True,
-        "mixup": {"probability": 0.5},
-    },
-    "optim": {
-        "optimizer": {
-            "lr": 0.05,
-            "momentum": 0.9,
-            "nesterov": True,
-            "weight_decay": 5e-4,
-            "exempt_norm_and_bias": True,
-        },
-        "schedule": {"kind": "cosine"},
-        "warmup": {"epochs": 1},
-        "lookahead": {"k": 2, "alpha": 0.5},
-        "ema": {"decay": 0.9},
-        "clip": {"value": 0.5},
-    },
-    "loss": {"label_smoothing": 0.1, "distill": {"teacher": "t.pt", "temperature": 2.0, "weight": 0.3}},
-    "train": {"epochs": 4, "batch_size": 32, "precision": "fp32"},
-}
 
 
 def make_teacher(spec: ExperimentSpec) -> torch.nn.Module | None:
@@ -125,25 +96,36 @@ def test_it_learns() -> None:
     assert listener.rows[-1]["val_accuracy"] > 0.8
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 7, 11])
-def test_continuing_is_exact(stop_after: int) -> None:
-    """Stopped after any step, at an epoch's end too, and continued from the saved state: the same bits."""
-    whole, first, second = (make_training(make_spec(**EVERYTHING), 1) for _ in range(3))
-    undisturbed, begun, continued = Recorder(), Recorder(stop_after), Recorder()
-    whole.fit(undisturbed)
-    assert first.fit(begun) == "interrupted"
-    assert begun.steps == stop_after
-    assert begun.saved is not None
-    second.load_state_dict(begun.saved)
-    assert second.fit(continued) == "completed"
-    assert timeless(begun.rows + continued.rows) == timeless(undisturbed.rows)
+@pytest.mark.parametrize(("sections", "ends"), [(EVERYTHING, "completed"), (IMPATIENT, "stopped_early")])
+def test_continuing_is_exact(sections: dict, ends: str, tmp_path: Path) -> None:
+    """Stopped after every single step and continued from the state's file by a training of its own: the same bits."""
+    spec, path = make_spec(**sections), tmp_path / "last.pt"
+    whole, undisturbed = make_training(spec, 1), Recorder()
+    assert whole.fit(undisturbed) == ends
+    rows, outcome, stops = [], "interrupted", 0
+    while outcome == "interrupted":
+        training, listener = make_training(spec, 1), Recorder(stop_after=1)
+        if stops:
+            training.load_state_dict(checkpoint.read(path)["state"])
+        outcome = training.fit(listener)
+        rows += listener.rows
+        if listener.saved is not None:
+            path.write_bytes(checkpoint.serialise({"state": listener.saved}))
+        stops += 1
+    assert outcome == ends
+    assert stops >= 3 * len(rows)  # steps of an epoch, and it may take one more to see that the patience is over
+    assert timeless(rows) == timeless(undisturbed.rows)
     for name, tensor in weights_of(whole).items():
-        assert torch.equal(tensor, second.model.state_dict()[name]), name
+        assert torch.equal(tensor, training.model.state_dict()[name]), name
     for name, tensor in whole.evaluated.state_dict().items():
-        assert torch.equal(tensor, second.evaluated.state_dict()[name]), name
-    assert second.progress.best_row is not None
+        assert torch.equal(tensor, training.evaluated.state_dict()[name]), name
+    assert training.best_weights is not None
+    assert whole.best_weights is not None
+    for name, tensor in whole.best_weights.items():
+        assert torch.equal(tensor, training.best_weights[name]), name
+    assert training.progress.best_row is not None
     assert whole.progress.best_row is not None
-    assert timeless([second.progress.best_row]) == timeless([whole.progress.best_row])
+    assert timeless([training.progress.best_row]) == timeless([whole.progress.best_row])
 
 
 def test_best_is_the_lowest_validation_loss() -> None:

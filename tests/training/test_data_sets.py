@@ -21,7 +21,7 @@ from harness.spec.data import Data
 from harness.spec.datasets import DATASETS
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.folders import read_content
-from harness.training import cifar
+from harness.training import cifar, data
 from harness.training.data import ensure_data, load_split, read_images, stratified_share
 from harness.training.folder import decode
 from tests.data_files import Trap, class_folders, picture, save, write_cifar
@@ -54,6 +54,13 @@ def test_a_share_is_chosen_by_hash_class_by_class() -> None:
     labels = np.random.default_rng(0).integers(0, 7, 500)
     for purpose, part in (("holdout:x", 0.1), ("test:y", 0.2)):
         assert stratified_share(labels, purpose, part).tolist() == share(labels.tolist(), purpose, part)
+
+
+def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from its file without importing it, and from itself where the file is not where it was."""
+    own = data._digits_table()
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    assert np.array_equal(own, data._digits_table())
 
 
 def test_digits_are_divided_as_they_always_were() -> None:

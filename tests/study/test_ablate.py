@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from harness import reporting
@@ -23,23 +17,12 @@ from harness.options import RunOptions
 from harness.spec.ablation import Study, load_study
 from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate
-from harness.study.executor import Job
-from harness.study.local import LocalExecutor, Worker
 from harness.study.plan import make_plan, to_json
-from harness.study.server import preloaded
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
-from harness.training import data
 from tests.conftest import Harness
-from tests.study.commands import spawn, wait_for
+from tests.study.conftest import RUN
 from tests.training.build import timeless
-
-RUN = RunOptions(wandb="disabled", device="cpu", threads=1)
-
-
-@pytest.fixture
-def study(folder: Path) -> Study:
-    return load_study(folder / "study.yaml")
 
 
 def states(study: Study) -> dict[tuple[str, int], str]:
@@ -144,24 +127,6 @@ def test_fresh_puts_everything_aside_before_it_begins(study: Study) -> None:
     assert ablate(study, AblateOptions(RUN, jobs=2)).plan.count("done") == 4
 
 
-class StopSoon(Stop):
-    """Says so when it is asked for the second time: after the first runs were started."""
-
-    asked = 0
-
-    def __call__(self) -> bool:
-        self.asked += 1
-        if self.asked > 1:
-            self.reason = "signal"
-        return super().__call__()
-
-
-def test_a_run_that_is_stopped_before_it_listens_is_interrupted_not_killed(study: Study) -> None:
-    jobs = [Job(run.run_id or "", run.arm.spec, run.seed, RUN) for run in make_plan(study, Store(Path("runs"))).runs]
-    statuses = LocalExecutor(AblateOptions(RUN, jobs=2)).execute(jobs, lambda event: None, StopSoon())
-    assert list(statuses.values()) == ["interrupted"] * 2
-
-
 def test_a_display_that_breaks_does_not_stop_a_study(study: Study) -> None:
     def broken(event: Event) -> None:
         raise SystemExit(1)  # what rich makes of a broken pipe
@@ -225,51 +190,6 @@ def test_seeds_extend_a_study(study: Study, folder: Path) -> None:
     assert "Extended" not in reporting.render(reporting.build(study, Store(Path("runs"))), "md")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_ctrl_c_in_a_study_saves_and_the_same_command_goes_on(folder: Path, number: int) -> None:
-    arguments = ("ablate", "study.yaml", "--jobs", "2", "-o", "train.epochs=25")
-    process = spawn(folder, *arguments)
-    wait_for("runs/*/journal.jsonl", folder)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # a terminal's Ctrl-C reaches the whole group
-    else:
-        process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, out + err
-    assert "harness ablate study.yaml --jobs 2 -o train.epochs=25" in err
-    assert "Traceback" not in out + err
-    assert not list(folder.glob("reports/*"))
-    again = spawn(folder, *arguments)
-    out, err = again.communicate(timeout=120)
-    assert again.returncode == 0, out + err
-    assert Store(folder / "runs").frame()["status"].eq("completed").all()
-
-
-def test_a_second_ctrl_c_says_how_to_go_on_too(folder: Path) -> None:
-    process = spawn(folder, "ablate", "study.yaml", "--jobs", "2", "-o", "train.epochs=200")
-    wait_for("runs/*/journal.jsonl", folder)
-    for _ in range(2):
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.1)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, out + err
-    assert "`harness ablate study.yaml --jobs 2 -o train.epochs=200`" in err
-    assert "to go on" in err
-    assert "Traceback" not in out + err
-
-
-def test_ctrl_c_in_a_run_says_how_to_go_on(folder: Path) -> None:
-    process = spawn(folder, "run", "tiny.yaml", "-o", "train.epochs=200")
-    wait_for("runs/*/journal.jsonl", folder)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, out + err
-    assert "`harness run tiny.yaml -o train.epochs=200` to go on" in err
-    assert "Traceback" not in out + err
-    [record] = Store(folder / "runs").records()
-    assert record.status == "interrupted"
-
-
 def test_exit_codes_of_a_study(harness: Harness, folder: Path) -> None:
     add_arms(folder, "wild: {optim.optimizer.lr: 1.0e+30}")
     result = harness("ablate", "study.yaml", "--jobs", "2", "--json")
@@ -315,127 +235,3 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
         "no_cutmix seed 1: interrupted, its state is saved",
         "no_cutmix seed 1: interrupted: the disk is full",
     ]
-
-
-def test_workers_are_forked_with_what_their_runs_use_and_nothing_else() -> None:
-    assert "wandb" in preloaded(tracked=True)
-    assert not any(module.startswith("wandb") for module in preloaded(tracked=False))
-    assert {"harness.runner", "torch._dynamo"} <= set(preloaded(tracked=False))
-
-
-def test_the_server_can_be_started_before_torch_is_imported() -> None:
-    """So that both import at the same time, each on its own core."""
-    code = "import sys, harness.study.server, harness.api; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-PRELOADED = """
-import json, sys, threading
-
-def look(connection):
-    before = set(sys.modules)
-    from harness import runner
-    runner.run(load_experiment(Path("tiny.yaml")), options=RunOptions(wandb="offline"))
-    connection.send([sorted(set(sys.modules) - before), threads, torch_is_there])
-
-from pathlib import Path
-from harness.options import RunOptions
-from harness.spec.documents import load_experiment
-from harness.study import server
-
-threads, torch_is_there = threading.active_count(), "torch" in sys.modules
-
-if __name__ == "__main__":
-    context = server.start(tracked=True)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=look, args=(sender,))
-    process.start()
-    print(json.dumps(receiver.recv()))
-    process.join()
-"""
-
-
-def test_a_worker_heeds_an_interrupt_of_its_own(study: Study) -> None:
-    """Although the server that it was forked from is deaf to it: a second Ctrl-C is to end it at once."""
-
-    def interrupt(event: Event) -> None:
-        if isinstance(event, Stepped):
-            for child in multiprocessing.active_children():
-                os.kill(int(child.pid or 0), signal.SIGINT)
-
-    outcome = ablate(study, AblateOptions(RUN), interrupt)
-    assert set(outcome.statuses.values()) == {"interrupted"}
-
-
-INTERRUPTED = """
-import signal, sys, time
-from harness.study import server
-
-def look(connection):
-    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    server.heed_interrupts()
-    connection.send([blocked, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])])
-
-if __name__ == "__main__":
-    context = server.start(tracked=False)
-    print("importing", flush=True)
-    try:
-        time.sleep(60)
-    except KeyboardInterrupt:
-        receiver, sender = context.Pipe(duplex=False)
-        context.Process(target=look, args=(sender,)).start()
-        print(receiver.recv())
-"""
-
-
-def test_ctrl_c_while_the_server_imports_is_no_traceback(folder: Path) -> None:
-    """It reaches every process of the terminal; the server goes on, and its children heed it again."""
-    (folder / "interrupted.py").write_text(INTERRUPTED)
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "interrupted.py"], start_new_session=True, **pipes) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "importing\n"
-        time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (out, err) == ("[True, False]\n", "")
-
-
-@pytest.mark.slow
-def test_a_worker_imports_hardly_anything_itself(folder: Path) -> None:
-    """The server has torch, its compiler and wandb already, and no thread beside the main one."""
-    (folder / "look.py").write_text(PRELOADED)
-    done = subprocess.run([sys.executable, "look.py"], capture_output=True, text=True, check=True)
-    imported, threads, torch_is_there = json.loads(done.stdout)
-    assert (threads, torch_is_there) == (1, True)
-    heavy = ("torch._dynamo", "sympy", "sklearn", "wandb", "scipy", "pandas", "requests", "torchvision")
-    assert [name for name in heavy if name in imported] == []
-    assert len(imported) < 60, imported
-
-
-@pytest.mark.parametrize(
-    ("device", "threads", "left", "holds"),
-    [("cpu", 1, 0.4, False), ("cpu", 1, 0.6, True), ("cpu", 2, 0.4, True), ("cuda:0", 1, 0.4, True)],
-)
-def test_only_a_run_of_one_cpu_thread_makes_room_before_its_end(
-    study: Study, device: str, threads: int, left: float, holds: bool
-) -> None:
-    receiver, _ = multiprocessing.Pipe(duplex=False)
-    job = Job("0" * 10, study.base.spec, 0, RunOptions(device=device, threads=threads))
-    worker = Worker(job, multiprocessing.Process(), receiver)
-    assert worker.holds_its_slot  # nothing is known of its time yet
-    worker.seconds_left = left
-    assert worker.holds_its_slot is holds
-
-
-def test_there_is_never_more_at_once_than_a_next_run_for_each_slot(study: Study) -> None:
-    counts: list[int] = []
-    ablate(study, AblateOptions(RUN, jobs=1), lambda event: counts.append(len(multiprocessing.active_children())))
-    assert max(counts) <= 2
-
-
-def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read from its file without importing it, and from itself where the file is not where it was."""
-    own = data._digits_table()
-    monkeypatch.setattr(data, "find_spec", lambda name: None)
-    assert np.array_equal(own, data._digits_table())

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.tracking import login
 from harness.tracking.store import Store
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pydantic", "wandb", "ray", "submitit")
 
 
 def examine(data_dir: Path, runs_dir: Path) -> dict[str, Any]:
-    """Findings by section; writes nothing, reads no key."""
+    """Findings by section; writes nothing, shows no key."""
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in ("budget-ablation-harness", *PACKAGES)},
@@ -91,16 +92,15 @@ def _runs(runs_dir: Path) -> str:
 
 
 def _wandb() -> dict[str, str]:
-    key = bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_key()
+    found = login.look()
+    if isinstance(found, str):
+        server, key = "not known", f"not known: {found}"
+    else:
+        server = found.server
+        key = "found" if found.key else "none (only needed for --wandb online and harness sync)"
     return {
         "mode": os.environ.get("WANDB_MODE", "offline"),
         "project": os.environ.get("WANDB_PROJECT", "not set"),
-        "key": "found" if key else "none (only needed for --wandb online and harness sync)",
+        "server": server,
+        "key": key,
     }
-
-
-def _netrc_has_key() -> bool:
-    try:
-        return "api.wandb.ai" in (Path.home() / ".netrc").read_text()
-    except (OSError, RuntimeError, UnicodeDecodeError):
-        return False

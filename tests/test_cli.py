@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness import doctor
 from harness.tracking.claim import acquire
 from harness.tracking.store import Store
 from tests.conftest import TINY, Harness
@@ -147,6 +149,36 @@ def test_doctor(harness: Harness) -> None:
     found = json.loads(harness("doctor", "--json").out)
     assert found["devices"]["cpu"]
     assert "scikit-learn" in found["data"]["digits"]
+
+
+KEY, OWN = 40 * "a", "https://own.example:8443"
+
+
+@pytest.mark.parametrize(
+    ("variables", "server", "key"),
+    [
+        ({}, "https://settings.example", "none"),
+        pytest.param({"WANDB_BASE_URL": OWN}, OWN, "found", marks=pytest.mark.slow),
+        pytest.param({"WANDB_API_KEY": KEY}, "https://settings.example", "found", marks=pytest.mark.slow),
+        pytest.param({"WANDB_API_KEY": "short"}, "not known", "not known: .*40", marks=pytest.mark.slow),
+    ],
+)
+def test_doctor_looks_for_the_key_of_the_server_that_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], server: str, key: str
+) -> None:
+    """As WANDB_BASE_URL, else wandb's settings name it; the user's file has one for another host too."""
+    (tmp_path / "settings").write_text("[default]\nbase_url = https://settings.example\nmode = offline\n")
+    hosts = "".join(f"machine {host}\n login user\n password {KEY}\n" for host in ("api.wandb.ai", "own.example:8443"))
+    (tmp_path / "netrc").write_text(hosts)
+    (tmp_path / "netrc").chmod(0o600)
+    own = {"NETRC": str(tmp_path / "netrc"), "WANDB_CONFIG_DIR": str(tmp_path), "WANDB_MODE": "offline"}
+    for name, value in (own | variables).items():
+        monkeypatch.setenv(name, value)
+    found = doctor._wandb()
+    assert found["server"] == server
+    assert re.match(key, found["key"])
+    assert KEY not in str(found)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["netrc", "settings"]
 
 
 def test_debug_shows_the_traceback(harness: Harness) -> None:

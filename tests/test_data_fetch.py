@@ -14,6 +14,7 @@ from rich.console import Console
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from harness.terminal.fetch import fetch, show_download
+from harness.tracking import login
 from harness.training.cifar import Download
 from tests.conftest import TINY, Harness
 from tests.data_files import class_folders, picture, save, unpack, write_cifar
@@ -211,6 +212,7 @@ def test_doctor_tells_of_every_data_set(harness: Harness, folder: Path, monkeypa
     write_cifar(monkeypatch, "cifar100", folder / "data")
     write_cifar(monkeypatch, "cifar10", folder / "data")
     (folder / "data/cifar-10-batches-py/data_batch_3").unlink()
+    monkeypatch.setattr(login, "look", lambda: "not asked here")
     found = json.loads(harness("doctor", "--json").out)["data"]
     assert found["cifar100"] == f"whole, in {folder / 'data/cifar-100-python'}"
     assert found["cifar10"] == "this CIFAR-10 file is missing"

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from harness.tracking import wandb_file
 from harness.tracking.background import RebuildFailed, difference, rebuild
 from harness.tracking.journal import Journal
+from harness.tracking.login import login
 from harness.tracking.mirror import config, end_service, import_wandb, labels, one_line
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder
@@ -57,10 +58,9 @@ def send(
     Raises whatever wandb raises.
     """
     wandb = import_wandb()
-    try:
-        api = wandb.Api()
-    except wandb.errors.UsageError as error:  # a key that is refused is another error
-        return Arrival("no_key", one_line(error))
+    if not login(wandb).key:  # one that is refused is another error
+        return Arrival("no_key")
+    api = wandb.Api()
     rebuilt = difference(folder, record) or ""
     if rebuilt:
         rebuild(folder, record, labels(record))

@@ -216,7 +216,8 @@ def _environment(place: Path) -> dict[str, str]:
         for client in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
         for name, value in PERSISTENCE.items()
     }
-    return others | quarters(place, online=True) | persistence | {"WANDB_DIR": str(place.resolve())}
+    own = {"WANDB_DIR": str(place.resolve()), "WANDB_MODE": "online"}  # whatever the user's settings say of a mode
+    return others | quarters(place, online=True) | persistence | own
 
 
 def without_secrets(text: str) -> str:

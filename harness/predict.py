@@ -19,6 +19,7 @@ from harness.errors import InputError, StorageError
 from harness.spec.documents import experiment_from_dict
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.folders import EXTENSIONS, find_images, is_image_name
+from harness.spec.yaml_tree import shown
 from harness.tracking.atomic import atomic_write_text
 from harness.tracking.record import Record
 from harness.tracking.select import find_run
@@ -108,14 +109,14 @@ def _load_network(
     path = folder.final if weights == "final" else folder.best
     if not path.is_file():
         raise _no_weights(path, record, weights)
+    network = build_model(spec, hardware.device)
     try:
         content = checkpoint.read(path, hardware.device)
+        checkpoint.load_weights(network, checkpoint.weights_of(content, path), path)
     except checkpoint.DamagedCheckpoint as error:
         raise InputError(
             f"the weights can't be read: {error}", fix="`harness run --fresh` trains them again"
         ) from error
-    network = build_model(spec, hardware.device)
-    network.load_state_dict(content["weights"])
     return network.to(memory_format=checkpoint.MEMORY_FORMAT)
 
 
@@ -166,8 +167,8 @@ def _read_array(path: Path) -> NamedImages:
     try:
         with open(path, "rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"this array can't be read: {error}", where=str(path)) from error
+    except Exception as error:  # bytes that are no array end in whatever they lead to
+        raise InputError(f"this array can't be read: {shown(str(error))}", where=str(path)) from error
     return NamedImages(range(len(array) if array.ndim else 0), _as_pixels(array, path))
 
 

@@ -196,8 +196,8 @@ def check_readable(protocol: str) -> None:
 def _with_test_values(scores: Scores, weights: Path, training: Training, *, flip: bool) -> Scores:
     try:
         content = checkpoint.read(weights, training.hardware.device)
+        checkpoint.load_weights(training.model, checkpoint.weights_of(content, weights), weights)
     except checkpoint.DamagedCheckpoint as error:
         raise InputError(f"the weights can't be read: {error}", fix="--fresh trains them again") from error
-    training.model.load_state_dict(content["weights"])
     result = evaluate(training.model, training.split.test, training.normalise, training.hardware, flip=flip)
     return scores.model_copy(update={"test_loss": result.loss, "test_accuracy": result.accuracy})

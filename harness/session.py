@@ -272,11 +272,13 @@ class Session:
             self.claim.check()
             rows = self.journal.rows()
             record.timings |= {
-                "train": sum(row["seconds"] for row in rows),
+                "train": sum(row.get("seconds") or 0.0 for row in rows),
                 "total": self.before + time.monotonic() - self.began,
             }
             if rows:
-                record.timings["images_per_second"] = sum(row["images_per_second"] for row in rows) / len(rows)
+                record.timings["images_per_second"] = sum(row.get("images_per_second") or 0.0 for row in rows) / len(
+                    rows
+                )
             self.folder.write_record(record)  # before wandb has its turn: should it hang, the record is true
             if hasattr(self, "mirror"):
                 told = self.mirror.finish(record, self.samples)

@@ -131,7 +131,10 @@ def load_network(spec: ExperimentSpec, store: Store, hardware: Hardware) -> nn.M
     weights = _read(teacher.weights)["weights"]
     _check_digest(distill, checkpoint.weights_digest(weights))
     network = build_model(teacher.spec, hardware.device)
-    network.load_state_dict(weights)
+    try:
+        checkpoint.load_weights(network, weights, teacher.weights)
+    except checkpoint.DamagedCheckpoint as error:
+        raise InputError(f"the teacher's weights can't be used: {error}") from error
     network.requires_grad_(False)
     return network.to(memory_format=checkpoint.MEMORY_FORMAT).eval()
 
@@ -188,7 +191,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"the teacher's weights can't be read: {error}", where=str(path)) from error
     if not {"spec", "weights"} <= content.keys():
         raise InputError("the file holds no trained weights", where=str(path), fix="take final.pt or best.pt of a run")
-    return content
+    try:
+        return content | {"weights": checkpoint.weights_of(content, path)}
+    except checkpoint.DamagedCheckpoint as error:
+        raise InputError(f"the teacher's weights can't be used: {error}", where=str(path)) from error
 
 
 def _with_digest(spec: ExperimentSpec, digest: str | None) -> ExperimentSpec:

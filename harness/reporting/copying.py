@@ -12,6 +12,7 @@ from harness.errors import InputError
 from harness.reporting.scrub import scrub, scrubbed
 from harness.reporting.study import Found, match
 from harness.spec.ablation import Study
+from harness.spec.paths import resolved
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder, Store, atomic_write_text
 
@@ -23,7 +24,7 @@ def evidence(study: Study, store: Store, target: Path) -> list[Path]:
     labels with the true ones. The report from `target` has the same bytes as the one from `store`.
     InputError when `target` is the store itself. Nothing in `target` is deleted.
     """
-    if target.resolve() == store.root.resolve():
+    if resolved(target) == resolved(store.root):
         raise InputError("the evidence can't be written into the runs folder it is taken from", where=str(target))
     entries = store.entries()
     runs = [found for found in match(study, entries).values() if found is not None]

@@ -11,6 +11,7 @@ from typing import Any
 from harness.reporting import conditions, words
 from harness.reporting.model import Run, RunsReport, Score
 from harness.reporting.scrub import scrub, scrubbed
+from harness.spec.paths import resolved
 from harness.tracking.record import Record, Scores
 
 MACHINE = {"host", "command"}
@@ -117,5 +118,5 @@ def statuses(runs: Iterable[Run]) -> str:
 
 def shown_path(path: Path) -> str:
     """A file as in a command typed at the repository's root: its folder's name and its own, no more."""
-    resolved = path.resolve()
-    return f"{resolved.parent.name}/{resolved.name}"
+    whole = resolved(path)
+    return f"{whole.parent.name}/{whole.name}"

@@ -16,7 +16,7 @@ from harness.spec.experiment import ExperimentSpec
 from harness.spec.fields import field_paths, nearest_path
 from harness.spec.kinds import kind_of_keys
 from harness.spec.origin import Override
-from harness.spec.paths import from_file, tidy
+from harness.spec.paths import from_file, resolved, tidy
 from harness.spec.yaml_tree import Document, Node, nearest_file, parse_value, read_document, shown
 
 # Describe one file, so they are not taken over from its base.
@@ -39,13 +39,13 @@ def compose(first: Document) -> Document:
 def _chain(first: Document) -> list[Document]:
     """The file, its base, its base's base ...; InputError for a cycle or a base that is not there."""
     chain = [first]
-    seen = {first.path.resolve(): first.path}
+    seen = {resolved(first.path): first.path}
     while (target := base_of(chain[-1])) is not None:
         place = chain[-1].root.value["base"].place
-        if target.resolve() in seen:
+        if resolved(target) in seen:
             names = " -> ".join(str(p) for p in [*seen.values(), target])
             raise InputError(f"the bases go in a circle: {names}", where=f"{place}: base", fix="take one `base:` out.")
-        seen[target.resolve()] = target
+        seen[resolved(target)] = target
         chain.append(read_base(target, place))
     return chain
 

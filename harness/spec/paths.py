@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os.path import normpath
+from os.path import normpath, realpath
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,15 @@ FOLDER = "data.folder.path"
 FILE_SUFFIXES = (".yaml", ".yml", ".pt")
 
 
+def resolved(path: Path) -> Path:
+    """Absolute and without symbolic links; unlike `Path.resolve` before Python 3.13 of links in a circle too."""
+    return Path(realpath(path))
+
+
 def tidy(path: Path) -> Path:
     """Without `x/..`, for messages, unless a symbolic link gives `..` another meaning."""
     short = Path(normpath(path))
-    return short if short.resolve() == path.resolve() else path
+    return short if realpath(short) == realpath(path) else path
 
 
 def from_file(node: Node, written_in: Path, at: str = "") -> Node:

@@ -11,7 +11,7 @@ from harness.spec.datasets import Dataset
 from harness.spec.diagnostics import checked
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.origin import Origin
-from harness.spec.paths import TEACHER
+from harness.spec.paths import TEACHER, resolved
 
 EXPERIMENT_SUFFIXES = (".yaml", ".yml")
 
@@ -90,7 +90,7 @@ class Surroundings:
     def _teacher(self, path: str, where: str) -> ExperimentSpec:
         from harness.spec.documents import load_experiment
 
-        if Path(path).resolve() in {learner.resolve() for learner in self.learners}:
+        if resolved(Path(path)) in map(resolved, self.learners):
             raise InputError("the teachers go in a circle", where=where, fix="a teacher is another experiment.")
         if not Path(path).is_file():
             fix = "a teacher is an experiment file, a run or a checkpoint; a file is relative to the one that names it."

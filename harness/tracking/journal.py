@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Required, TypedDict
@@ -35,6 +36,11 @@ class Row(TypedDict, total=False):
     images_per_second: float
     memory_bytes: int
     utilisation: float
+
+
+NUMBERS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds", "images_per_second",
+           "memory_bytes", "utilisation")  # fmt: skip
+LARGEST = sys.float_info.max
 
 
 class Journal:
@@ -95,7 +101,9 @@ class Journal:
             if row is not None:
                 parsed.append((line, row))
             elif number < len(lines):  # the last may be torn
-                raise InputError("damaged row: not a JSON object with an epoch", where=f"{self.path}:{number}")
+                raise InputError(
+                    "damaged row: not a JSON object with an epoch and numbers", where=f"{self.path}:{number}"
+                )
         return parsed
 
     def _cut_torn_line(self, descriptor: int) -> None:
@@ -112,10 +120,25 @@ class Journal:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        row = from_json(line)  # a fifth of the time of `json.loads`: a report reads hundreds of thousands of lines
+        row = from_json(
+            line, allow_inf_nan=False
+        )  # a fifth of the time of `json.loads`: a report reads hundreds of thousands of lines
     except ValueError:
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None
+    return row if isinstance(row, dict) and _is_whole(row) else None
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    """Whoever reads it may count on its types: a report is not to end in the middle for one of them."""
+    return (
+        type(row.get("epoch")) is int
+        and 0 <= row["epoch"] < 2**63
+        and all(value is None or _is_number(value) for value in map(row.get, NUMBERS))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (float, int) and -LARGEST <= value <= LARGEST
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -1,23 +1,40 @@
 """The record of one run (`record.json`): what was asked, what came out, and under which conditions.
 
 Unknown keys are ignored, so that a record written by a newer harness stays readable; a missing or
-ill-typed one is an error that names the file. Floats are written unrounded.
+ill-typed one, a number that is not finite, or a name that would leave the runs folder, is an error that names the
+file: whoever reads a record may rely on its types. Floats are written unrounded.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from harness.errors import InputError, Problem
+from harness.spec.base import check_name
+from harness.spec.yaml_tree import shown
+from harness.tracking.relied import Count, Relied
 
 Status = Literal[
     "running", "completed", "stopped_early", "diverged", "out_of_memory", "crashed", "interrupted", "killed"
 ]
 FINISHED: frozenset[str] = frozenset({"completed", "stopped_early"})
 FAILED: frozenset[str] = frozenset({"diverged", "out_of_memory", "crashed", "killed"})
+RUN_ID = re.compile(r"[0-9a-z]{4,64}")
+FROM_DISK = "from disk"  # the context in which a record is validated that is read
+
+
+def _finite(value: float, info: ValidationInfo) -> float:
+    if info.context == FROM_DISK and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    return value
+
+
+Number = Annotated[float, AfterValidator(_finite)]
 
 
 class Stored(BaseModel):
@@ -29,15 +46,15 @@ class Stored(BaseModel):
 class Scores(Stored):
     """Loss (mean cross-entropy, nats) and accuracy (fraction) of one set of weights; None: not evaluated."""
 
-    epoch: int
+    epoch: Count
     """Epoch (from 1) after which these weights were taken."""
-    train_loss: float | None = None
-    train_accuracy: float | None = None
+    train_loss: Number | None = None
+    train_accuracy: Number | None = None
     """One clean pass over the training images, unlike the journal's running figure."""
-    val_loss: float | None = None
-    val_accuracy: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
+    val_loss: Number | None = None
+    val_accuracy: Number | None = None
+    test_loss: Number | None = None
+    test_accuracy: Number | None = None
 
 
 class Results(Stored):
@@ -70,25 +87,25 @@ class Wandb(Stored):
 class Record(Stored):
     """One run. `name`, `study` and `arm` are labels; `spec_digest`, `seed` and `numerics` are its identity."""
 
-    run_id: str
-    name: str
+    run_id: Annotated[str, Field(pattern=rf"^{RUN_ID.pattern}$")]
+    name: Annotated[str, AfterValidator(check_name)]
     status: Status
-    seed: int
+    seed: Count
     spec: dict[str, Any]
     """The experiment in full, as `experiment_from_dict` takes it."""
     spec_digest: str
-    numerics: int
+    numerics: Count
     """`harness.spec.identity.NUMERICS` at the time of the run."""
     study: str | None = None
     arm: str | None = None
-    trainable_parameters: int
-    macs: int
+    trainable_parameters: Count
+    macs: Count
     """Multiply-accumulates of one forward pass of one image."""
     results: Results = Field(default_factory=Results)
-    epochs_done: int = 0
-    test_reads: int = 0
+    epochs_done: Count = 0
+    test_reads: Count = 0
     """How often the test set was read for this run."""
-    timings: dict[str, float] = Field(default_factory=dict)
+    timings: dict[str, Number] = Field(default_factory=dict)
     """Seconds by part ("train", "evaluate", "total"), and "images_per_second"."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     weights: dict[str, str] = Field(default_factory=dict)
@@ -111,15 +128,18 @@ class Record(Stored):
 def parse_record(text: bytes | str, path: Path) -> Record:
     """The record in `text`; InputError names `path` and every field that is wrong."""
     try:
-        return Record.model_validate_json(text)
+        record = Record.model_validate_json(text, context=FROM_DISK)
+        Relied.model_validate_json(text)
+        return record
     except ValidationError as error:
         problems = [Problem(_describe(item), str(path)) for item in error.errors(include_url=False)]
         raise InputError(problems) from None
 
 
 def _describe(item: Any) -> str:
-    field = ".".join(str(part) for part in item["loc"])
-    return f"damaged record: {field}: {item['msg']}" if field else f"damaged record: {item['msg']}"
+    field = ".".join(shown(str(part)) for part in item["loc"])
+    message = shown(item["msg"])
+    return f"damaged record: {field}: {message}" if field else f"damaged record: {message}"
 
 
 _LABELS = (

@@ -9,21 +9,21 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.errors import InputError, Problem
 from harness.spec.base import check_name
+from harness.spec.yaml_tree import shown
 from harness.tracking.atomic import atomic_write_bytes as atomic_write_bytes
 from harness.tracking.atomic import atomic_write_text as atomic_write_text
 from harness.tracking.atomic import atomic_writer as atomic_writer
 from harness.tracking.atomic import storage_error
 from harness.tracking.claim import Holder, look
-from harness.tracking.record import FLAT_COLUMNS, Record, flat_row, parse_record
+from harness.tracking.record import FLAT_COLUMNS, RUN_ID, Record, flat_row, parse_record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ Images = Literal["test", "validation", "train"]
 ASIDE = "aside"
 CLAIMS = ".claims"
 SLURM = ".slurm"
-RUN_ID = re.compile(r"[0-9a-z]{4,64}")
+MOST_CLASSES = 2**15
 
 
 # --- one run -----------------------------------------------------------------------------------
@@ -171,9 +171,6 @@ class RunFolder:
 
         InputError naming the file when it is missing or damaged.
         """
-        import zipfile
-        import zlib
-
         import numpy as np
 
         try:
@@ -181,14 +178,13 @@ class RunFolder:
             with open(self.predictions_path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 wanted = [name for name in stored.files if logits or name != "logits"]
                 arrays: dict[str, Any] = {name: stored[name] for name in wanted}
-            missing = {"predicted", "labels", "images"} - arrays.keys()
-            if missing:
-                raise ValueError(f"no {', '.join(sorted(missing))} in it")
-            return arrays | {"images": str(arrays["images"])}
         except FileNotFoundError:
             raise InputError("the run has no predictions", where=str(self.predictions_path)) from None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"damaged predictions: {error}", where=str(self.predictions_path)) from error
+        except Exception as error:  # a damaged archive, or header of an array, ends in whatever it leads to
+            raise InputError(f"damaged predictions: {shown(str(error))}", where=str(self.predictions_path)) from error
+        if problem := _wrong_with(arrays):
+            raise InputError(f"damaged predictions: {problem}", where=str(self.predictions_path))
+        return arrays | {"images": str(arrays["images"])}
 
 
 def _smallest(classes: np.ndarray) -> np.ndarray:
@@ -197,9 +193,29 @@ def _smallest(classes: np.ndarray) -> np.ndarray:
 
     classes = np.asarray(classes)
     low, high = (int(classes.min()), int(classes.max())) if classes.size else (0, 0)
-    if not (low >= -1 and high < 2**15):
+    if not (low >= -1 and high < MOST_CLASSES):
         raise ValueError(f"class numbers from {low} to {high} can't be stored")
     return classes.astype(np.uint8 if low >= 0 and high < 256 else np.int16)
+
+
+def _wrong_with(arrays: dict[str, Any]) -> str | None:
+    """Why these are not the predictions of a run; None where they are."""
+    if missing := {"predicted", "labels", "images"} - arrays.keys():
+        return f"no {', '.join(sorted(missing))} in it"
+    if str(arrays["images"]) not in get_args(Images):
+        return f"they are of the images {shown(str(arrays['images']))!r}"
+    shapes = {arrays[name].shape for name in ("predicted", "labels")}
+    if len(shapes) != 1 or len(shapes.pop()) != 1:
+        return "the classes predicted and the true ones are no two lists of the same length"
+    for name in ("predicted", "labels"):
+        if arrays[name].dtype.kind not in "iu" or (arrays[name].size and arrays[name].max() >= MOST_CLASSES):
+            return f"{name} are no class numbers"
+    logits = arrays.get("logits")
+    if logits is not None and not (
+        logits.ndim == 2 and logits.dtype.kind == "f" and len(logits) == len(arrays["labels"])
+    ):
+        return "the logits are no numbers for each image and class"
+    return None
 
 
 # --- all runs ----------------------------------------------------------------------------------

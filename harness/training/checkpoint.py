@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.errors import InputError
+from harness.spec.yaml_tree import shown
 
 FORMAT = 2
 MEMORY_FORMAT = torch.channels_last  # of every network here: what the convolutions like best
@@ -48,8 +49,14 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         if hashlib.sha256(data[: -DIGEST - 2]).hexdigest().encode() != data[-DIGEST:]:
             raise DamagedCheckpoint(f"{path}: its checksum does not hold")
         content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise DamagedCheckpoint(f"{path}: {error}") from error
+    except DamagedCheckpoint:
+        raise
+    except pickle.UnpicklingError as error:  # torch's own words are pages, with advice to run what is in the file
+        raise DamagedCheckpoint(
+            f"{path}: it holds more than tensors and plain values; nothing in it was run"
+        ) from error
+    except Exception as error:  # bytes that are no archive of torch's end in whatever they lead to
+        raise DamagedCheckpoint(f"{path}: {shown(str(error))}") from error
     if not isinstance(content, dict) or "format" not in content:
         raise DamagedCheckpoint(f"{path}: not a checkpoint")
     if content["format"] != FORMAT:
@@ -59,6 +66,24 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             fix="use the version that wrote it, or train again with `--fresh`",
         )
     return content
+
+
+def weights_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The weights in what `read` gave; DamagedCheckpoint where there are none."""
+    weights = content.get("weights")
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
+        raise DamagedCheckpoint(f"{path}: it holds no weights")
+    return weights
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Put them into the network; DamagedCheckpoint where they are another network's. `path` is for the message."""
+    wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
+    if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != wanted:
+        raise DamagedCheckpoint(f"{path}: these are not the weights of this network")
+    network.load_state_dict(weights)
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

@@ -9,7 +9,13 @@ from harness.tracking.record import Record
 
 def record(**changes: Any) -> Record:
     """A record of a run in progress, with `changes`."""
-    spec = {"model": {"depths": [4, 4, 3], "width": 64, "se": None}, "optim": {"lr": 0.1}}
+    spec = {
+        "model": {"depths": [4, 4, 3], "width": 64, "se": None},
+        "data": {"dataset": "elsewhere", "protocol": "paper"},
+        "optim": {"lr": 0.1},
+        "train": {"epochs": 200},
+        "guard": {"max_parameters": None},
+    }
     fields: dict[str, Any] = {"run_id": "0123456789", "name": "base", "status": "running", "seed": 3, "spec": spec}
     fields |= {"spec_digest": "feedfacefeedface", "numerics": 1, "trainable_parameters": 4697742, "macs": 798690304}
     return Record(**(fields | changes))

@@ -81,7 +81,11 @@ def test_a_run_arrives_whole_once_and_nothing_lands_elsewhere(store: Store, back
     assert (first.arrival.outcome, first.arrival.reason, first.arrival.sent) == ("synced", "", True)
     assert told(backend) == Journal(folder.journal_path).rows()
     run = backend.runs["0123456789"]
-    assert (run.state, run.fields["tags"], run.fields["groupName"]) == ("finished", ["s", "a"], "s")
+    assert (run.state, run.fields["tags"], run.fields["groupName"]) == (
+        "finished",
+        ["s", "a", "elsewhere", "paper"],
+        "s",
+    )
     assert folder.read_record().wandb == Wandb(
         id="0123456789", state="synced", project=PROJECT, entity=ENTITY, notes="why?"
     )

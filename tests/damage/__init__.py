@@ -1,0 +1,1 @@
+"""Damaged files in bulk, and what the commands make of them."""

@@ -74,6 +74,8 @@ class Session:
                 outcome = training.fit(self)
                 if outcome == "interrupted":
                     raise self._stopped()
+                if self.options.checkpoint_every:  # else it is saved: judging may take minutes, and be broken off
+                    self.save(training.state_dict())
                 self._complete(training, outcome)
         except RunLost:
             raise

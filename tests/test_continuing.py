@@ -153,6 +153,21 @@ def test_a_write_that_is_broken_off_leaves_the_state_before(
     assert go_on(spec) == ((3, 2), [])
 
 
+@pytest.mark.parametrize("every", [60, 0])
+def test_what_is_broken_off_after_the_last_epoch_is_not_trained_again(
+    spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch, every: float
+) -> None:
+    def broken_off(*arguments: Any, **given: Any) -> None:
+        raise KeyboardInterrupt
+
+    shutil.rmtree("runs")
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "judge", broken_off)
+        with pytest.raises(Interrupted, match="the last saved state is kept"):
+            runner.run(spec, options=options(checkpoint_every=every))
+    assert go_on(spec) == ((4, 0), [])  # of three epochs
+
+
 # --- states of something else ---
 
 

@@ -33,8 +33,11 @@ def serialise(content: dict[str, Any]) -> bytes:
     """Tensors and plain values as bytes. In memory, because torch hides a full disk behind errors of its own."""
     stream = io.BytesIO()
     torch.save({"format": FORMAT, **content}, stream)
-    archive = stream.getvalue().removesuffix(b"\0\0")  # it has no comment
-    return archive + DIGEST.to_bytes(2, "little") + hashlib.sha256(archive).hexdigest().encode()
+    with stream.getbuffer() as archive:
+        digest = hashlib.sha256(archive[:-2]).hexdigest().encode()
+    stream.seek(-2, io.SEEK_END)  # where the length of its comment stands: none so far
+    stream.write(DIGEST.to_bytes(2, "little") + digest)
+    return stream.getvalue()
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -33,6 +33,10 @@ def run(
     stop: Stop | None = None,
 ) -> Record:
     """Train one experiment: `harness.runner.run`."""
+    if options is None or options.wandb != "disabled":
+        from harness.tracking import mirror_process
+
+        mirror_process.start()  # while this process imports torch
     from harness import runner
 
     return runner.run(spec, seed, options, observer, stop)
@@ -42,10 +46,11 @@ def ablate(
     study: Study, options: AblateOptions | None = None, observer: Observer = silent, stop: Stop | None = None
 ) -> Outcome:
     """Run what is missing of a study: `harness.study.ablate.ablate`."""
-    from harness.study import server
+    options = options or AblateOptions()
+    if options.executor == "local":
+        from harness.study.local import start_servers
 
-    if options is None or options.executor == "local":
-        server.start(tracked=options is None or options.run.wandb != "disabled")
+        start_servers(tracked=options.run.wandb != "disabled")
     from harness.study import ablate as studies
 
     return studies.ablate(study, options, observer, stop)

@@ -145,6 +145,10 @@ def run_command(
     spec = load_experiment(file, override or [])
     console = _console(stderr=as_json)
     options = _run_options(locals())
+    if options.wandb != "disabled":
+        from harness.tracking import mirror_process
+
+        mirror_process.start()  # it imports wandb while this process imports torch
     with console.status("starting") if console.is_terminal else _nothing():
         from harness import runner
         from harness.terminal.live import RunDisplay
@@ -212,8 +216,8 @@ def ablate_command(
     study = load_study(file, override or [], seeds)
     console = _console(stderr=as_json)
     from harness.options import AblateOptions
-    from harness.study import server
     from harness.study.devices import parse_devices
+    from harness.study.local import start_servers
     from harness.study.slurm_options import parse_slurm
 
     if slurm and executor != "slurm":
@@ -228,7 +232,7 @@ def ablate_command(
         slurm=parse_slurm(slurm or []),
     )
     if executor == "local":
-        server.start(tracked=wandb != "disabled")  # while this one imports
+        start_servers(tracked=options.run.wandb != "disabled")  # while this one imports
     from harness.terminal.study import ablate_and_show
 
     outcome = ablate_and_show(study, options, console)

@@ -78,6 +78,8 @@ class Session:
                     self.save(training.state_dict())
                 self._complete(training, outcome)
         except RunLost:
+            if hasattr(self, "mirror"):
+                self.mirror.abandon()
             raise
         except (Interrupted, TimeLimitReached, KeyboardInterrupt) as error:
             if self.record.finished:

@@ -88,7 +88,7 @@ def run_killed(spec: ExperimentSpec, options: RunOptions, folder: Path, kills: i
 
 def _process(spec: ExperimentSpec, options: RunOptions, step: int = NEVER, seconds: float = 0.0) -> int | None:
     """The exit code of a process that trains the run until it gets SIGKILL, so long after it began the step."""
-    process = server.start(tracked=False).Process(target=_train, args=(spec, options, step, seconds))
+    process = server.start().Process(target=_train, args=(spec, options, step, seconds))
     process.start()
     process.join(timeout=300)
     return process.exitcode

@@ -18,7 +18,7 @@ PROBLEMS = [Problem("one", "file:1"), Problem("two", "file:2", "mend it")]
 
 @pytest.fixture(autouse=True, scope="module")
 def _server() -> None:
-    server.start(tracked=False)
+    server.start()
 
 
 class Unpicklable(Exception):

@@ -5,6 +5,7 @@ A run that raises, diverges or is killed ends its own process only; the others g
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -22,6 +23,7 @@ from harness.stop import Stop
 from harness.study import asked, server
 from harness.study.devices import check_devices, share_out
 from harness.study.executor import GRACE, Job, is_failure, perform
+from harness.tracking import mirror_process
 
 NEARLY_DONE = 0.5  # seconds of training left at which the next run may begin to prepare itself
 
@@ -52,7 +54,7 @@ class LocalExecutor:
     def __init__(self, options: AblateOptions):
         """InputError where a device is not there."""
         self.tracked = options.run.wandb != "disabled"
-        server.start(self.tracked)
+        start_servers(self.tracked)
         self.devices = _devices(options)
         self.threads = options.run.threads or threads_per_worker(len(self.devices))
 
@@ -66,7 +68,7 @@ class LocalExecutor:
     def execute(
         self, jobs: Sequence[Job], observer: Observer, stop: Stop, *, fail_fast: bool = False
     ) -> dict[str, str]:
-        context = server.start(self.tracked)
+        context = server.start()
         waiting, working, statuses = list(jobs), list[Worker](), dict[str, str]()
         stopping = False
         try:
@@ -75,7 +77,8 @@ class LocalExecutor:
                     stopping, waiting = True, []
                     _ask_to_stop(working)
                 while waiting and (slot := free_slot(working, self.slots, early=not fail_fast)) is not None:
-                    working.append(_start(context, self.fill_in(waiting.pop(0), slot, stop.seconds_left), slot))
+                    job = self.fill_in(waiting.pop(0), slot, stop.seconds_left)
+                    working.append(_start(context, job, slot, self.tracked))
                 _pass_on_events(working, observer)
                 for worker in [worker for worker in working if not worker.process.is_alive()]:
                     working.remove(worker)
@@ -110,18 +113,36 @@ def free_slot(working: Sequence[Worker], slots: int, early: bool) -> int | None:
     return next(slot for slot in range(slots) if slot not in held)
 
 
-def _start(context: Any, job: Job, slot: int) -> Worker:
+def start_servers(tracked: bool) -> None:
+    """Start what runs are forked from, and what their mirrors are, side by side and without waiting for either."""
+    server.start()
+    if tracked:
+        mirror_process.start()
+
+
+def _start(context: Any, job: Job, slot: int, tracked: bool) -> Worker:
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(job, sender), name=f"harness {job.spec.name} seed {job.seed}")
+    mirror = _connect_mirror() if tracked else None
+    process = context.Process(target=_work, args=(job, sender, mirror), name=f"harness {job.spec.name} seed {job.seed}")
     process.start()
     sender.close()
+    if mirror:
+        mirror.close()
     return Worker(job, process, receiver, slot)
 
 
-def _work(job: Job, sender: Connection) -> None:
+def _connect_mirror() -> Connection | None:
+    """None: the run tries for itself, and its record says what came of it."""
+    with contextlib.suppress(OSError):
+        return mirror_process.connect()
+    return None
+
+
+def _work(job: Job, sender: Connection, mirror: Connection | None) -> None:
     """In the worker: one run, its events sent to the parent; a parent that is gone stops the run."""
     server.heed_interrupts()
     server.follow_parent()
+    mirror_process.inherit(mirror)
     stop = Stop(job.options.time_limit)
 
     def send(event: Event) -> None:

@@ -21,14 +21,18 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+PRELOADED = ["harness.runner", "torch._dynamo", "numpy.ma", "harness.study.frozen"]
+"""What the server imports, so that the processes it forks have it at once: all that any run uses.
 
-def start(tracked: bool) -> ForkServerContext:
-    """Start the server unless it runs, without waiting for it; the context that forks from it.
+Importing starts no thread and opens no CUDA context, so forking is safe. torch's optimizers import its compiler when
+the first is made: a second that no run has to wait for.
+"""
 
-    `tracked`: whether runs have a Weights & Biases mirror.
-    """
+
+def start() -> ForkServerContext:
+    """Start the server unless it runs, without waiting for it; the context that forks from it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(preloaded(tracked))
+    context.set_forkserver_preload(PRELOADED)
     with _interrupts_held():
         forkserver.ensure_running()
     return context
@@ -110,15 +114,3 @@ def _answer(
         except Exception:
             error = RuntimeError(where)
         sender.send((error, None))
-
-
-def preloaded(tracked: bool) -> list[str]:
-    """What the server imports, so that the processes it forks have it at once: all that any of these runs uses.
-
-    Importing starts no thread and opens no CUDA context, so forking is safe. torch's optimizers import its compiler
-    when the first is made, wandb its launcher when a run begins: a second each that no run has to wait for.
-    """
-    modules = ["harness.runner", "torch._dynamo", "numpy.ma"]
-    if tracked:
-        modules += ["wandb", "wandb.sdk.launch.inputs.internal", "requests", "PIL.PngImagePlugin"]
-    return [*modules, "harness.study.frozen"]

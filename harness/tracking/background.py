@@ -1,20 +1,21 @@
-"""The mirror on a thread of its own: a wandb that is slow, frozen or dead never stops training, slows it or changes it.
+"""The mirror behind a bounded queue and in a process of its own: wandb never stops training, slows it or changes it.
 
-Afterwards what the mirror's file says is compared with the journal, and the file is written anew where they differ.
+Afterwards the mirror's file is read back, and written anew where it is not what the journal says.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import queue
-import subprocess
-import sys
+import socket
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
-from harness.tracking import media, wandb_file
+from harness.tracking import media, mirror_process
 from harness.tracking.journal import Journal
 from harness.tracking.media import Samples
 from harness.tracking.mirror import (
@@ -23,27 +24,24 @@ from harness.tracking.mirror import (
     Mirror,
     Mode,
     NullMirror,
-    config,
-    kill_service,
-    open_mirror,
-    summary,
+    one_line,
 )
+from harness.tracking.mirror_process import Finished, Finishing, Opening, failed
 from harness.tracking.record import Record, Wandb
 from harness.tracking.store import RunFolder
 
 WAITING_ROWS = 1000  # rows that may wait for wandb; the journal has those that find no place
 PATIENCE = {"offline": 30.0, "online": ONLINE_START_SECONDS + ONLINE_FINISH_SECONDS + 30}  # seconds, to finish
-LAST_PATIENCE = 5.0  # seconds a thread has to end once the process that it waits for was killed
+LAST_PATIENCE = 5.0  # seconds the threads have to end once nothing can come any more
 REBUILD_SECONDS = 60.0
 
 
 def start_mirror(
     mode: Mode, folder: RunFolder, record: Record, rows: Sequence[Mapping[str, Any]] = (), **labels: Any
 ) -> Mirror:
-    """The mirror of `record`'s run, kept on a thread of its own; `labels` and the rest as for `open_mirror`.
+    """The mirror of `record`'s run, opened while training goes on; `labels` and the rest as for `open_mirror`.
 
-    Opened before it returns, a few tenths of a second: opening changes environment variables, and a training that
-    runs meanwhile and reads one in C may die of it. Raises nothing but KeyboardInterrupt.
+    Until wandb has answered its state is the mode that was asked for. Raises nothing.
     """
     if mode == "disabled":
         return NullMirror()
@@ -51,7 +49,10 @@ def start_mirror(
 
 
 class BackgroundMirror:
-    """A mirror behind a bounded queue."""
+    """A mirror in a process of its own, reached through two threads that do nothing but wait: one sends, one receives.
+
+    `state` is as `Mirror.state`.
+    """
 
     def __init__(
         self,
@@ -62,17 +63,21 @@ class BackgroundMirror:
         labels: Mapping[str, Any],
     ):
         self._mode, self._folder, self._labels = mode, folder, dict(labels)
-        self._waiting: queue.Queue[Mapping[str, Any] | Record] = queue.Queue(WAITING_ROWS)
-        self._mirror = open_mirror(mode, folder, record, rows, **labels)
-        self._told: Wandb | None = None
-        self._samples: Samples | None = None  # set before the record is handed over
-        self._thread = threading.Thread(target=self._work, name="wandb mirror", daemon=True)
-        self._thread.start()
-
-    @property
-    def state(self) -> str:
-        """As `Mirror.state`."""
-        return self._mirror.state
+        self._waiting: queue.Queue[Opening | Mapping[str, Any] | Finishing] = queue.Queue(WAITING_ROWS)
+        self._finished: Finished | None = None
+        self._threads: list[threading.Thread] = []
+        self.state: str = mode
+        try:
+            self._connection = mirror_process.connect()
+        except OSError as error:
+            self._finished = failed(one_line(error))
+            self.state = self._finished.told.state
+            return
+        self._waiting.put(_opening(mode, folder, record, rows, labels))
+        for work in (self._send, self._receive):
+            thread = threading.Thread(target=work, name=f"wandb mirror{work.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Hand one row over; never waits."""
@@ -84,71 +89,75 @@ class BackgroundMirror:
 
         Waits for wandb, but not forever: one that does not answer is killed.
         """
-        self._samples = samples
-        told = self._finished(record.model_copy(deep=True))
-        wrong = self._wrong(told, record)
-        if wrong is None:
-            return told
-        if told.state.startswith("online"):  # the server has what it has: sending it again takes a key
-            return Wandb(id=record.run_id, state=f"online, incomplete: {wrong}")
-        return self._rebuilt(record, wrong)
+        ended = self._ended(Finishing(record.model_copy(deep=True), samples))
+        if ended.wrong is None:
+            return ended.told
+        if ended.told.state.startswith("online"):  # the server has what it has: sending it again takes a key
+            return Wandb(id=record.run_id, state=f"online, incomplete: {ended.wrong}")
+        return self._rebuilt(record, ended.wrong, samples)
 
-    # --- on the thread ---
+    def abandon(self) -> None:
+        """The run's files are another's now: wandb's processes are killed, and nothing is written any more."""
+        if self._threads:
+            _hang_up(self._connection)
+            for thread in self._threads:
+                thread.join(LAST_PATIENCE)
+            self._connection.close()
+            self._threads = []
 
-    def _work(self) -> None:
-        while not isinstance(item := self._waiting.get(), Record):
-            self._mirror.log(item)
-        self._told = self._mirror.finish(item, self._samples)
+    # --- on the threads ---
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):  # the other one sees that the process is gone
+            while True:
+                item = self._waiting.get()
+                self._connection.send(item)
+                if isinstance(item, Finishing):
+                    return
+
+    def _receive(self) -> None:
+        try:
+            while not isinstance(told := self._connection.recv(), Finished):
+                self.state = told
+        except (EOFError, OSError):
+            told = failed("the process that kept it ended")
+        self.state, self._finished = told.told.state, told
 
     # --- at the end ---
 
-    def _finished(self, record: Record) -> Wandb:
+    def _ended(self, last: Finishing) -> Finished:
         patience = PATIENCE[self._mode]
         try:
-            self._waiting.put(record, timeout=patience)
+            self._waiting.put(last, timeout=0 if self._finished else patience)
         except queue.Full:
             patience = 0.0
-        self._thread.join(patience)
-        if self._thread.is_alive():
-            kill_service()
-            self._thread.join(LAST_PATIENCE)
-            return Wandb(id=None, state=f"failed: wandb did not answer for {PATIENCE[self._mode]:.0f} s")
-        return self._told or Wandb(id=None, state="failed: its thread ended with an error")
+        for thread in self._threads[1:]:
+            thread.join(patience)
+        ended = self._finished or failed(f"wandb did not answer for {PATIENCE[self._mode]:.0f} s")
+        self.abandon()
+        self.state = ended.told.state
+        return ended
 
-    def _wrong(self, told: Wandb, record: Record) -> str | None:
-        """Why the mirror's file is not what the journal and the record say; None where it is."""
-        if told.state.startswith("failed: "):
-            return told.state.removeprefix("failed: ")
-        return difference(self._folder, record)
-
-    def _rebuilt(self, record: Record, wrong: str) -> Wandb:
+    def _rebuilt(self, record: Record, wrong: str, samples: Samples | None) -> Wandb:
         try:
-            rebuild(self._folder, record, self._labels, self._samples)
+            rebuild(self._folder, record, self._labels, samples)
         except RebuildFailed as error:
             return Wandb(id=None, state=f"failed: {wrong}" if str(error) in wrong else f"failed: {wrong}; {error}")
         return Wandb(id=record.run_id, state=f"offline, rebuilt from the journal: {wrong}")
 
 
-def difference(folder: RunFolder, record: Record) -> str | None:
-    """What the mirror's file says otherwise than journal and record, in a few words; None where they agree."""
-    path = wandb_file.find(folder.wandb_dir)
-    if path is None:
-        return "there is no file"
-    try:
-        told = wandb_file.read(path)
-    except (wandb_file.DamagedFile, OSError) as error:
-        return f"{path.name}: {error}"
-    rows = Journal(folder.journal_path).rows()
-    if told.rows != rows:
-        return f"{len(told.rows)} of {len(rows)} rows" if len(told.rows) != len(rows) else "its rows are others"
-    if told.config != json.loads(json.dumps(config(record))):
-        return "its config is another"
-    if told.exit_code is None:
-        return "it was not closed"
-    expected = summary(record)
-    if {name: told.summary.get(name) for name in expected} != expected:
-        return "its summary is another"
-    return media.difference(path.parent / "files", media.shown(folder, record), told.summary)
+def _opening(
+    mode: Mode, folder: RunFolder, record: Record, rows: Sequence[Mapping[str, Any]], labels: Mapping[str, Any]
+) -> Opening:
+    copied = record.model_copy(deep=True)
+    seconds = ONLINE_FINISH_SECONDS
+    return Opening(mode, folder.path, copied, list(rows), labels, seconds, dict(os.environ), os.getcwd())
+
+
+def _hang_up(connection: Connection) -> None:
+    """Not only close: a thread may be waiting in the middle of a message, and would keep the way open."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as way:
+        way.shutdown(socket.SHUT_RDWR)
 
 
 class RebuildFailed(Exception):
@@ -165,47 +174,38 @@ def rebuild(
     """Write the mirror's file anew from the journal, `record` and the predictions, offline.
 
     Images that are not given as `samples` are taken from the mirror that is replaced, where it has them.
-    In a process of its own: the wandb of this one may be frozen or half dead.
 
     Raises:
         RebuildFailed: it could not be, or what is there afterwards is not what the journal says.
     """
     samples = samples or media.found_samples(folder.wandb_dir)
-    given = {
-        "folder": str(folder.path),
-        "record": record.model_dump(mode="json"),
-        "labels": dict(labels),
-        "samples": samples and samples.to_json(),
-    }
+    rows = Journal(folder.journal_path).rows()
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness.tracking.background"],
-            input=json.dumps(given),
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired:
-        raise RebuildFailed(f"writing it anew took more than {seconds:.0f} s") from None
+        connection = mirror_process.connect()
     except OSError as error:
-        raise RebuildFailed(f"it can't be written anew: {error}") from error
-    if done.returncode:
-        raise RebuildFailed((done.stdout or done.stderr).strip().rpartition("\n")[2])
-    if wrong := difference(folder, record):
-        raise RebuildFailed(f"written anew, {wrong}")
+        raise RebuildFailed(one_line(error)) from error
+    try:
+        connection.send(_opening("offline", folder, record, rows, labels))
+        connection.send(Finishing(record, samples))
+        ended = _answer(connection, seconds)
+    except (EOFError, OSError):
+        raise RebuildFailed("the process that was to write it anew ended") from None
+    finally:
+        _hang_up(connection)
+        connection.close()
+    if ended is None:
+        raise RebuildFailed(f"writing it anew took more than {seconds:.0f} s")
+    if ended.told.state != "offline":
+        raise RebuildFailed(ended.told.state.removeprefix("failed: "))
+    if ended.wrong:
+        raise RebuildFailed(f"written anew, {ended.wrong}")
 
 
-def _main() -> None:
-    from pathlib import Path
-
-    given = json.load(sys.stdin)
-    folder, record = RunFolder(Path(given["folder"])), Record.model_validate(given["record"])
-    mirror = open_mirror("offline", folder, record, Journal(folder.journal_path).rows(), **given["labels"])
-    samples = Samples.from_json(given["samples"]) if given["samples"] else None
-    state = mirror.finish(record, samples).state
-    if state != "offline":
-        sys.exit(print(state.removeprefix("failed: ")) or 1)
-
-
-if __name__ == "__main__":
-    _main()
+def _answer(connection: Connection, seconds: float) -> Finished | None:
+    """The last that a mirror's process tells; None where it takes longer."""
+    deadline = time.monotonic() + seconds
+    while connection.poll(max(deadline - time.monotonic(), 0)):
+        told = connection.recv()
+        if isinstance(told, Finished):
+            return told
+    return None

@@ -50,7 +50,6 @@ _SETTINGS: dict[str, Any] = {
     "label_disable": True,
     "symlink": False,
     "init_timeout": ONLINE_START_SECONDS,
-    "finish_timeout": ONLINE_FINISH_SECONDS,
     "finish_timeout_raises": True,
 }
 
@@ -74,6 +73,10 @@ class Mirror(Protocol):
         """
         ...
 
+    def abandon(self) -> None:
+        """Leave it as it is: the run is another process's now."""
+        ...
+
 
 class NullMirror:
     """No mirror, because none is wanted or because it could not be opened; imports and starts nothing."""
@@ -88,6 +91,9 @@ class NullMirror:
         """Only the state."""
         return Wandb(id=None, state=self.state)
 
+    def abandon(self) -> None:
+        """There is nothing to leave."""
+
 
 class WandbMirror:
     """An open run of wandb's, until it finishes or fails."""
@@ -97,7 +103,7 @@ class WandbMirror:
         self._folder = folder
         self.state = state
         # Else wandb's own hook, which runs after ours, would call an abandoned run finished.
-        atexit.register(self._abandon)
+        atexit.register(self.abandon)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Add one row; after a failure rows are dropped."""
@@ -123,7 +129,7 @@ class WandbMirror:
         if self._run is None:
             return
         run, self._run = self._run, None
-        atexit.unregister(self._abandon)
+        atexit.unregister(self.abandon)
         try:
             with living_in(self._folder.wandb_dir, online=self.state == "online"):
                 run.summary.update(told)
@@ -136,12 +142,13 @@ class WandbMirror:
         finally:
             end_service()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Close the file as that of a failed run."""
         self._close({}, code=1)
 
     def _fail(self, error: Exception) -> None:
         self._run = None
-        atexit.unregister(self._abandon)
+        atexit.unregister(self.abandon)
         self.state = _failure(error)
         end_service()
 
@@ -158,6 +165,7 @@ def open_mirror(
     job_type: str | None = None,
     tags: Sequence[str] = (),
     notes: str | None = None,
+    finish_seconds: float = ONLINE_FINISH_SECONDS,
 ) -> Mirror:
     """The mirror of `record`'s run, made anew in `folder.wandb_dir` with the journal's `rows` already in it.
 
@@ -170,7 +178,7 @@ def open_mirror(
     named = {"project": project or DEFAULT_PROJECT, "entity": entity, "group": group, "job_type": job_type}
     arguments = named | {"tags": clean_tags(tags), "notes": notes}
     try:
-        mirror = _open(mode, folder, record, arguments)
+        mirror = _open(mode, folder, record, arguments, _SETTINGS | {"finish_timeout": finish_seconds})
     except Exception as error:
         end_service()
         return NullMirror(_failure(error))
@@ -179,9 +187,13 @@ def open_mirror(
     return mirror
 
 
-def _open(mode: Mode, folder: RunFolder, record: Record, arguments: dict[str, Any]) -> WandbMirror:
+def _open(
+    mode: Mode, folder: RunFolder, record: Record, arguments: dict[str, Any], settings: dict[str, Any]
+) -> WandbMirror:
     """Offline where online can't be had; raises whatever wandb raises."""
     wandb = import_wandb()
+    known = {name: value for name, value in settings.items() if name in wandb.Settings.model_fields}
+    arguments["settings"] = wandb.Settings(**known)
     if mode == "offline":
         return WandbMirror(_start(wandb, "offline", folder, record, arguments), folder, "offline")
     try:
@@ -195,7 +207,6 @@ def _open(mode: Mode, folder: RunFolder, record: Record, arguments: dict[str, An
 def _start(wandb: Any, mode: Mode, folder: RunFolder, record: Record, arguments: dict[str, Any]) -> Any:
     shutil.rmtree(folder.wandb_dir, ignore_errors=True)
     folder.wandb_dir.mkdir(parents=True, exist_ok=True)
-    known = {name: value for name, value in _SETTINGS.items() if name in wandb.Settings.model_fields}
     with living_in(folder.wandb_dir, online=mode == "online"):
         run = wandb.init(
             mode=mode,
@@ -203,7 +214,6 @@ def _start(wandb: Any, mode: Mode, folder: RunFolder, record: Record, arguments:
             id=record.run_id,
             name=f"{record.name}-seed{record.seed}",
             config=config(record),
-            settings=wandb.Settings(**known),
             reinit="create_new",  # else a run that the user has open would be taken for ours
             **arguments,
         )
@@ -325,7 +335,7 @@ def end_service() -> None:
 
 
 def kill_service() -> None:
-    """Kill the process that wandb started, so that calls which wait for it fail; nothing where there is none."""
+    """Kill the process that wandb started, which may be frozen; nothing where there is none."""
     setup = sys.modules.get("wandb.sdk.wandb_setup")
     singleton: Any = getattr(setup, "_singleton", None)
     connection = getattr(singleton, "_connection", None)

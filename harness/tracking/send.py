@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.tracking import wandb_file
-from harness.tracking.background import RebuildFailed, difference, rebuild
+from harness.tracking.background import RebuildFailed, rebuild
 from harness.tracking.journal import Journal
 from harness.tracking.login import login
 from harness.tracking.mirror import config, end_service, import_wandb, labels, one_line
+from harness.tracking.readback import difference
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder
 

@@ -110,7 +110,7 @@ def look(connection):
     connection.send([blocked, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])])
 
 if __name__ == "__main__":
-    context = server.start(tracked=False)
+    context = server.start()
     print("importing", flush=True)
     try:
         time.sleep(60)

@@ -133,7 +133,7 @@ def work():
     time.sleep(600)
 
 if __name__ == "__main__":
-    process = server.start(tracked=False).Process(target=work)
+    process = server.start().Process(target=work)
     process.start()
     print(process.pid, flush=True)
     time.sleep(600)

@@ -15,14 +15,7 @@ from harness.spec.ablation import Study
 from harness.study.ablate import AblateOptions, ablate
 from harness.study.executor import Job
 from harness.study.local import Worker
-from harness.study.server import preloaded
 from tests.study.conftest import RUN
-
-
-def test_workers_are_forked_with_what_their_runs_use_and_nothing_else() -> None:
-    assert "wandb" in preloaded(tracked=True)
-    assert not any(module.startswith("wandb") for module in preloaded(tracked=False))
-    assert {"harness.runner", "torch._dynamo"} <= set(preloaded(tracked=False))
 
 
 def test_the_server_can_be_started_before_torch_is_imported() -> None:
@@ -48,7 +41,7 @@ from harness.study import server
 threads, torch_is_there = threading.active_count(), "torch" in sys.modules
 
 if __name__ == "__main__":
-    context = server.start(tracked=True)
+    context = server.start()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=look, args=(sender,))
     process.start()

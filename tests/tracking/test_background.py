@@ -1,4 +1,4 @@
-"""The mirror on its thread: never in training's way, held against the journal at the end and mended."""
+"""The mirror in its process: never in training's way, held against the journal at the end and mended."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.tracking import background, wandb_file
-from harness.tracking.background import BackgroundMirror, difference, start_mirror
+from harness.tracking import background, mirror_process, wandb_file
+from harness.tracking.background import BackgroundMirror, start_mirror
 from harness.tracking.journal import Journal
 from harness.tracking.mirror import open_mirror
-from harness.tracking.record import Record, Results, Scores, Wandb
+from harness.tracking.mirror_process import Finished, Finishing
+from harness.tracking.readback import difference
+from harness.tracking.record import Results, Scores, Wandb
 from harness.tracking.store import RunFolder, Store
+from tests.study.commands import wait_until
 from tests.tracking.examples import record, row
 from tests.tracking.reading import read_mirror
 
@@ -82,7 +87,7 @@ def test_disabled_starts_no_thread(folder: RunFolder) -> None:
 def test_the_thread_ends_with_the_run(folder: RunFolder) -> None:
     mirror = start_mirror("offline", folder, record(), journal_of(folder, 1))
     mirror.finish(DONE)
-    assert not [thread for thread in threading.enumerate() if thread.name == "wandb mirror"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wandb mirror")]
 
 
 # --- what the file says otherwise --------------------------------------------------------------
@@ -140,48 +145,52 @@ def test_a_file_without_its_end_was_not_closed(folder: RunFolder) -> None:
 # --- a wandb that fails ------------------------------------------------------------------------
 
 
-class Stubborn:
-    """A mirror whose wandb never answers."""
-
-    state = "offline"
-
-    def __init__(self) -> None:
-        self.released = threading.Event()
-
-    def log(self, row: Any) -> None:
-        self.released.wait(30)
-
-    def finish(self, record: Record, samples: object = None) -> Wandb:
-        return Wandb(id=None, state=self.state)
+Played = Callable[[Callable[[Connection], None]], None]
 
 
 @pytest.fixture
-def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubborn]:
-    mirror = Stubborn()
-    monkeypatch.setattr(background, "open_mirror", lambda *arguments, **labels: mirror)
+def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
+    """Plays the next mirror's process: what it is given does with the connection what that process would."""
+    really, held = mirror_process.connect, list[Connection]()
+
+    def play(part: Callable[[Connection], None]) -> None:
+        def connect() -> Connection:
+            monkeypatch.setattr(mirror_process, "connect", really)  # what is made anew is made by a real one
+            ours, theirs = Pipe()
+            held.append(theirs)
+            threading.Thread(target=part, args=(theirs,), daemon=True).start()
+            return ours
+
+        monkeypatch.setattr(mirror_process, "connect", connect)
+
     monkeypatch.setattr(background, "PATIENCE", {"offline": 0.3, "online": 0.3})
-    monkeypatch.setattr(background, "LAST_PATIENCE", 0.1)
-    yield mirror
-    mirror.released.set()
+    yield play
+    for connection in held:
+        connection.close()
 
 
-def test_rows_for_a_frozen_wandb_never_wait_and_the_file_is_made_without_it(
-    folder: RunFolder, stubborn: Stubborn
-) -> None:
+def frozen(connection: Connection) -> None:
+    """Takes nothing and says nothing."""
+
+
+def test_rows_for_a_frozen_wandb_never_wait_and_the_file_is_made_without_it(folder: RunFolder, played: Played) -> None:
+    played(frozen)
     rows = journal_of(folder, 3)
     mirror = start_mirror("offline", folder, record())
     began = time.monotonic()
-    for _ in range(background.WAITING_ROWS):
+    for _ in range(5 * background.WAITING_ROWS):  # more than fit into the queue and the socket
         for one in rows:
             mirror.log(one)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2
     told = mirror.finish(DONE)
     assert told == Wandb(id="0123456789", state="offline, rebuilt from the journal: wandb did not answer for 0 s")
     assert read_mirror(folder).rows == rows
     assert read_mirror(folder).told["state"] == "finished"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wandb mirror")]
 
 
-def test_what_is_rebuilt_has_the_labels(folder: RunFolder, stubborn: Stubborn) -> None:
+def test_what_is_rebuilt_has_the_labels(folder: RunFolder, played: Played) -> None:
+    played(frozen)
     labels: dict[str, Any] = {"project": "p", "group": "g", "job_type": "a", "tags": ["t"], "notes": "why?"}
     mirror = start_mirror("offline", folder, record(), journal_of(folder, 2), **labels)
     mirror.log(row(3))
@@ -196,13 +205,8 @@ def test_what_is_rebuilt_has_the_labels(folder: RunFolder, stubborn: Stubborn) -
     )
 
 
-def test_where_it_cannot_be_rebuilt_either_the_state_says_both(
-    folder: RunFolder, stubborn: Stubborn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder.path / "blocked").write_text("")
-    monkeypatch.setattr(RunFolder, "wandb_dir", property(lambda self: self.path / "blocked" / "wandb"))
-    monkeypatch.setattr(background, "REBUILD_SECONDS", 30)
-    shutil.rmtree(folder.path / "wandb", ignore_errors=True)
+def test_where_it_cannot_be_rebuilt_either_the_state_says_both(folder: RunFolder, played: Played) -> None:
+    played(frozen)
     (folder.path / "wandb").write_text("")  # where the process that rebuilds it would write
     mirror = start_mirror("offline", folder, record(), journal_of(folder, 1))
     mirror.log(row(2))
@@ -212,61 +216,123 @@ def test_where_it_cannot_be_rebuilt_either_the_state_says_both(
     assert "wandb" in told.state.partition(";")[2]
 
 
-def test_an_online_mirror_that_is_incomplete_says_so(folder: RunFolder, stubborn: Stubborn) -> None:
-    stubborn.released.set()
-    stubborn.state = "online"
+def test_an_online_mirror_that_is_incomplete_says_so(folder: RunFolder, played: Played) -> None:
+    def lose_it_all(connection: Connection) -> None:
+        while not isinstance(connection.recv(), Finishing):
+            pass
+        connection.send(Finished(Wandb(id=DONE.run_id, state="online"), "there is no file"))
+
+    played(lose_it_all)
     mirror = start_mirror("online", folder, record(), journal_of(folder, 1))
     assert mirror.finish(DONE).state == "online, incomplete: there is no file"
 
 
-def test_trouble_shows_in_the_state_while_the_run_goes_on(folder: RunFolder, stubborn: Stubborn) -> None:
-    stubborn.state = "failed: ConnectionResetError"
-    mirror = start_mirror("offline", folder, record(), journal_of(folder, 1))
-    assert mirror.state == "failed: ConnectionResetError"
+def test_trouble_shows_in_the_state_while_the_run_goes_on(folder: RunFolder, played: Played) -> None:
+    played(lambda connection: connection.send("offline: no key"))
+    mirror = start_mirror("online", folder, record(), journal_of(folder, 1))
     assert isinstance(mirror, BackgroundMirror)
+    wait_until(lambda: mirror.state == "offline: no key", "what the process tells does not show")
+    mirror.abandon()
 
 
-# --- the real service, killed and stopped ------------------------------------------------------
+def test_what_another_process_has_now_is_left_alone(folder: RunFolder) -> None:
+    rows = journal_of(folder, 1)
+    mirror = start_mirror("offline", folder, record(), rows)
+    wait_until(lambda: wandb_file.find(folder.wandb_dir), "no mirror")
+    mirror.abandon()
+    wait_until(lambda: not wandb_services(), "wandb's process outlives the mirror")
+    mirror.log(row(2))
+    assert difference(folder, DONE)
+
+
+def test_no_process_to_be_had_is_a_state(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **named: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    mirror_process.stop()
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    mirror = start_mirror("offline", folder, record(), journal_of(folder, 1))
+    assert mirror.state.startswith("failed: OSError: ")
+    assert mirror.finish(DONE).state == mirror.state
+
+
+# --- its processes, killed and stopped ---------------------------------------------------------
+
+
+def wandb_services() -> dict[int, int]:
+    """wandb's own processes, started by mirrors of this one: their ids, and those of the mirrors' processes."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,stat,comm"], capture_output=True, text=True, check=True).stdout
+    fields = [line.split(None, 3) for line in listed.splitlines()[1:]]
+    parents = {int(pid): int(parent) for pid, parent, _, _ in fields}
+    named = [int(pid) for pid, _, state, name in fields if "wandb" in name and state[0] != "Z"]
+    return {pid: parents[pid] for pid in named if parents.get(parents.get(parents[pid], 0)) == os.getpid()}
+
+
+def test_a_server_that_was_killed_is_started_again(folder: RunFolder) -> None:
+    mirror_process.start()
+    assert mirror_process._server
+    mirror_process._server._process.kill()
+    mirror_process._server._process.wait()
+    rows = journal_of(folder, 3)
+    assert start_mirror("offline", folder, record(), rows).finish(DONE).state == "offline"
+    assert read_mirror(folder).rows == rows
+
+
+def test_the_user_s_keyboard_interrupt_is_not_for_the_mirror(folder: RunFolder) -> None:
+    mirror_process.start()
+    assert mirror_process._server
+    group = os.getpgid(mirror_process._server._process.pid)
+    assert group != os.getpgrp()
+    assert os.getsid(group) == os.getsid(0)
+
 
 SCRIPT = """
-import os, signal, subprocess, sys, time
+import os, signal, sys, time
 from pathlib import Path
-from harness.tracking import background
+from harness.tracking import background, mirror_process, wandb_file
 from harness.tracking.journal import Journal
 from harness.tracking.store import RunFolder
+from tests.study.commands import wait_until
+from tests.study.commands import wait_until
 from tests.tracking.examples import record, row
-from tests.tracking.test_background import DONE
+from tests.tracking.test_background import DONE, wandb_services
 
 background.PATIENCE = {"offline": 3.0, "online": 3.0}
 folder = RunFolder(Path(sys.argv[1]))
 folder.create()
 journal = Journal(folder.journal_path)
 mirror = background.start_mirror("offline", folder, record())
-listed = subprocess.run(["ps", "-eo", "pid,ppid,comm"], capture_output=True, text=True).stdout
-fields = [line.split(None, 2) for line in listed.splitlines()[1:]]
-(service,) = [int(f[0]) for f in fields if f[1] == str(os.getpid()) and "wandb" in f[2]]
+wait_until(lambda: wandb_file.find(folder.wandb_dir), "wandb does not start")
+((service, keeper),) = wandb_services().items()
+victim = {"service": service, "mirror": keeper}[sys.argv[3]]
 began = time.monotonic()
 for epoch in (1, 2, 3):
     journal.append(row(epoch))
     mirror.log(row(epoch))
     if epoch == 1:
-        os.kill(service, getattr(signal, sys.argv[2]))
+        os.kill(victim, getattr(signal, sys.argv[2]))
 for again in range(1500):
     mirror.log(row(3))  # more than a frozen one takes before it blocks its caller
 print(time.monotonic() - began)
 print(mirror.finish(DONE).state)
+mirror_process.stop()
+wait_until(lambda: not Path(f"/proc/{service}").exists(), "wandb's process outlives the mirror")
 """
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("victim", ["service", "mirror"])
 @pytest.mark.parametrize("sent", ["SIGKILL", "SIGSTOP", "SIGTERM"])
-def test_a_service_that_is_killed_or_stopped_costs_nothing(folder: RunFolder, sent: str) -> None:
+def test_a_process_of_its_own_or_wandb_s_that_is_killed_or_stopped_costs_nothing(
+    folder: RunFolder, sent: str, victim: str
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder.path), sent],
+        [sys.executable, "-c", SCRIPT, str(folder.path), sent, victim],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=120,
+        start_new_session=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     seconds, state = done.stdout.splitlines()

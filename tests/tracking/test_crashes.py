@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.tracking import background, wandb_file
+from harness.tracking import background, readback, wandb_file
 from harness.tracking.journal import Journal
 from harness.tracking.record import Record
 from harness.tracking.store import RunFolder, Store
@@ -50,7 +50,7 @@ def check_parsed_back(folder: RunFolder, record: Record) -> None:
         name: value for name, value in ours.summary.items() if name in theirs.summary
     }
     assert ours.summary["status"] == theirs.summary["status"] == record.status
-    assert background.difference(folder, record) is None
+    assert readback.difference(folder, record) is None
 
 
 @pytest.mark.parametrize("sent", ["SIGKILL", "SIGTERM", "SIGHUP"])
@@ -72,7 +72,7 @@ def test_training_that_is_ended_loses_nothing(folder: Path, sent: str) -> None:
     assert left.epochs_done in (done, done - 1)  # the row comes before the record
     if sent == "SIGKILL":
         assert left.status == "running"
-        assert background.difference(place, left)  # what wandb had not written by then is lost
+        assert readback.difference(place, left)  # what wandb had not written by then is lost
         background.rebuild(place, left, {"tags": ["paper"]})
     else:
         assert left.status == "interrupted"

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from harness.tracking import media, wandb_file
-from harness.tracking.background import difference, rebuild
+from harness.tracking.background import rebuild
 from harness.tracking.journal import Journal
 from harness.tracking.media import NOTHING, Samples, chosen, found_samples, shown
 from harness.tracking.mirror import open_mirror
+from harness.tracking.readback import difference
 from harness.tracking.record import Record, Results, Scores
 from harness.tracking.store import RunFolder, Store
 from tests.tracking.examples import record, row

@@ -12,7 +12,7 @@ from harness import runner
 from harness.events import EpochDone, Event, Note
 from harness.options import RunOptions
 from harness.spec.documents import load_experiment
-from harness.tracking import mirror
+from harness.tracking import background, mirror
 from harness.tracking.background import start_mirror
 from harness.tracking.journal import Journal
 from harness.tracking.record import Results, Scores
@@ -28,7 +28,7 @@ TIMES = ("seconds", "images_per_second")
 
 @pytest.fixture
 def backend(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    monkeypatch.setitem(mirror._SETTINGS, "finish_timeout", 2.0)
+    monkeypatch.setattr(background, "ONLINE_FINISH_SECONDS", 2.0)
     return backend
 
 
@@ -39,7 +39,7 @@ def rows_of(backend: Backend, run_id: str) -> list[dict[str, Any]]:
 def test_an_online_run_is_there_and_sync_only_proves_it(
     harness: Harness, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(mirror._SETTINGS, "finish_timeout", 60.0)
+    monkeypatch.setattr(background, "ONLINE_FINISH_SECONDS", 60.0)
     assert harness("run", "tiny.yaml", "--wandb", "online", "--wandb-project", "p").code == 0
     ((folder, done),) = Store(Path("runs")).entries()
     assert (done.wandb.state, done.wandb.project) == ("online", "p")
@@ -98,7 +98,7 @@ def test_a_run_that_goes_on_is_recreated_from_its_journal(tmp_path: Path, backen
         journal.append(row(epoch))
     first = mirror.open_mirror("online", folder, record(), journal.rows())
     assert isinstance(first, mirror.WandbMirror)
-    first._abandon()  # as when its process is told to end
+    first.abandon()  # as when its process is told to end
     assert (len(backend.runs["0123456789"].rows), backend.runs["0123456789"].state) == (5, "failed")
     journal.truncate(3)  # from the last checkpoint
     second = start_mirror("online", folder, record(), journal.rows())

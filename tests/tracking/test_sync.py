@@ -18,11 +18,11 @@ import pytest
 from harness.errors import InputError
 from harness.tracking import sync as syncing
 from harness.tracking import wandb_file
-from harness.tracking.background import difference
 from harness.tracking.claim import acquire
 from harness.tracking.journal import Journal
 from harness.tracking.media import Samples
 from harness.tracking.mirror import labels, open_mirror
+from harness.tracking.readback import difference
 from harness.tracking.record import Record, Results, Scores, Wandb
 from harness.tracking.store import RunFolder, Store
 from harness.tracking.sync import Synced, Way, sync

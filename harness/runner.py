@@ -13,6 +13,7 @@ from harness.events import Note, Observer, silent, unbreakable
 from harness.options import RunOptions
 from harness.saved import find_state
 from harness.session import Session
+from harness.space import check_space, needed, space_of
 from harness.spec import identity
 from harness.spec.cost import Cost
 from harness.spec.documents import experiment_from_dict
@@ -47,8 +48,8 @@ def run(
         stop: asked after each step; by default one that honours `options.time_limit`.
 
     Raises:
-        InputError: over budget, data missing or damaged, runs folder not writable, a state saved by another spec, torch
-            or format.
+        InputError: over budget, data missing or damaged, runs folder not writable or without room, a state saved by
+            another spec, torch or format.
         RunBusy: another process is training this run.
         RunLost: another process took the run over, because this one was suspended for too long.
         RunFailed: diverged, out of memory or crashed; the record says so.
@@ -84,6 +85,8 @@ def run(
             if earlier.failed and earlier.status != "killed" and not options.retry:
                 message = (earlier.error or {}).get("message", "no message")
                 raise RunFailed(f"in another process: {message}", earlier.status)
+        space = space_of(spec, cost, mirrored=options.wandb != "disabled")
+        check_space(store.root, needed([space], 1) - folder.state_bytes, f"{spec.name} (seed {seed})")
         split = split or load_split(spec, options.data_dir)
         record = _new_record(spec, seed, run_id, cost, split, hardware, options, earlier)
         teacher = load_network(spec, store, hardware)

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "errors": set(),
     "events": set(),
     "stop": set(),
+    "space": {"errors", "spec"},
     "spec": {"errors"},
     "training": {"duration", "errors", "spec"},
     "tracking": {"errors", "spec"},
@@ -29,24 +30,23 @@ MAY_IMPORT = {
     "comparison": {"spec", "teacher", "tracking"},
     "earlier": {"errors", "events", "tracking"},
     "runner": {
-        "earlier", "errors", "events", "judge", "options", "saved", "session", "spec", "stop", "teacher",
+        "earlier", "errors", "events", "judge", "options", "saved", "session", "space", "spec", "stop", "teacher",
         "tracking", "training",
     },
     "study": {
-        "earlier", "errors", "events", "matching", "options", "reporting", "runner", "spec", "stop", "teacher",
-        "tracking",
-        "training",
+        "earlier", "errors", "events", "matching", "options", "reporting", "runner", "space", "spec", "stop",
+        "teacher", "tracking", "training",
     },
     "doctor": {"errors", "tracking", "training"},
     "predict": {"errors", "options", "spec", "tracking", "training"},
     "terminal": {
-        "comparison", "duration", "errors", "events", "matching", "options", "reporting", "spec", "stop", "study",
-        "teacher", "tracking", "training", "",
+        "comparison", "duration", "errors", "events", "matching", "options", "reporting", "space", "spec", "stop",
+        "study", "teacher", "tracking", "training", "",
     },
     "api": {"events", "matching", "options", "reporting", "runner", "spec", "stop", "study", "teacher", "tracking", ""},
     "": {"api"},
 }  # fmt: skip
-NO_TORCH = {"duration", "earlier", "errors", "events", "stop", "spec", "tracking", "reporting", "options"}
+NO_TORCH = {"duration", "earlier", "errors", "events", "stop", "space", "spec", "tracking", "reporting", "options"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

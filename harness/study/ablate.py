@@ -11,6 +11,7 @@ from harness.earlier import check_same_hardware, claim, set_aside
 from harness.errors import HarnessError, InputError, Interrupted, Problem, RunFailed, TimeLimitReached
 from harness.events import Elsewhere, Ended, Event, Note, Observer, silent, unbreakable
 from harness.options import AblateOptions, RunOptions
+from harness.space import check_space
 from harness.spec.ablation import Study
 from harness.stop import Stop
 from harness.study import asked
@@ -59,8 +60,8 @@ def ablate(
     Those that others have are waited for, and done here where their process dies.
 
     Raises:
-        InputError: an arm is over its budget, there is no such device, the runs folder can't be written, data
-            is missing, or a run was made on other hardware (unless `any_device`); nothing ran.
+        InputError: an arm is over its budget, there is no such device, the runs folder can't be written or has no
+            room, data is missing, or a run was made on other hardware (unless `any_device`); nothing ran.
         Interrupted, TimeLimitReached: stopped on purpose; every run under way saved its state.
     """
     options = options or AblateOptions()
@@ -118,6 +119,7 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
     """
     store = Store(options.run.runs_dir)
     plan = make_plan(study, store, count=asked.check_budget)
+    _check_space(plan, options)
     while teacher := next((planned.run for planned in plan.teachers if _can_train(planned.run)), None):
         if teacher.state == "running":
             with stop.on_signals():
@@ -261,6 +263,13 @@ def _set_aside(runs: Sequence[PlannedRun], store: Store, observer: Observer) -> 
         if run.record and run.folder:
             with claim(run.folder):
                 set_aside(store, _id(run), observer)
+
+
+def _check_space(plan: Plan, options: AblateOptions) -> None:
+    """Before anything starts: a disk that fills up would be found after hours."""
+    runs, mirrored = runs_to_do(plan, options), options.run.wandb != "disabled"
+    need = plan.space(runs, executor_for(options).slots, mirrored=mirrored)
+    check_space(options.run.runs_dir, need, f"the {len(runs)} runs that are to do")
 
 
 def _check_data(runs: Sequence[PlannedRun], data_dir: Path) -> None:

@@ -12,6 +12,7 @@ from harness.errors import InputError
 from harness.matching import solve
 from harness.reporting.dunnett import detectable_difference
 from harness.reporting.statistics import smallest_sign_flip_p
+from harness.space import needed, space_of
 from harness.spec import identity
 from harness.spec.ablation import Arm, Study
 from harness.spec.cost import Cost
@@ -147,6 +148,22 @@ class Plan:
 
     def count(self, state: State) -> int:
         return sum(run.state == state for run in self.runs)
+
+    def space(self, runs: Sequence[PlannedRun], at_once: int, *, mirrored: bool = True) -> int:
+        """Bytes of the disk that `runs` need, and the teachers that are to be trained for them.
+
+        `at_once`: how many of them at the same time. `mirrored`: they have a Weights & Biases mirror. States of runs
+        that go on are there already.
+        """
+        of_arm = {
+            planned.arm.name: space_of(planned.arm.spec, planned.cost, mirrored=mirrored) for planned in self.arms
+        }
+        spaces = [of_arm[run.arm.name] for run in runs]
+        if runs:
+            to_train = (teacher for teacher in self.teachers if teacher.run.state == "to_do")
+            spaces += [space_of(teacher.spec, teacher.cost, mirrored=mirrored) for teacher in to_train]
+        there = sum(run.folder.state_bytes for run in runs if run.begun and run.folder)
+        return max(needed(spaces, at_once) - there, 0)
 
     def elsewhere(self) -> dict[str | None, list[PlannedRun]]:
         """Finished runs that were not made for this study, by the study that made them; None: a run of its own."""
@@ -316,6 +333,7 @@ def to_json(plan: Plan, jobs: int = 1, why: Callable[[PlannedRun], Any] | None =
         "smallest_sign_flip_p": plan.smallest_sign_flip_p,
         "expected_seconds": plan.expected_seconds(),
         "expected": _expected(plan, jobs),
+        "disk_bytes": plan.space([run for run in plan.runs if run.state == "to_do"], jobs),
         "teachers": [
             {
                 "name": teacher.spec.name,

@@ -17,7 +17,7 @@ from harness.study.plan import Plan, PlannedRun
 from harness.terminal.check import remainder, shown_remarks
 from harness.terminal.columns import Columns
 from harness.terminal.tables import table
-from harness.terminal.words import count, duration
+from harness.terminal.words import count, duration, size
 
 # One letter a run, told apart without colour: what it says, how it looks.
 MARKS = {
@@ -47,7 +47,11 @@ def print_plan(plan: Plan, console: Console, jobs: int = 1, *, every: bool = Fal
     if hidden := len(plan.arms) - len(shown):
         console.print(f"and {hidden:,} more arms: --all shows them, --json too")
     console.print()
-    console.print(pairs((*progress(plan), *_merged(plan), *_teachers(plan), *_time(plan, jobs), *_power(plan))))
+    console.print(
+        pairs(
+            (*progress(plan), *_merged(plan), *_teachers(plan), *_time(plan, jobs), *_disk(plan, jobs), *_power(plan))
+        )
+    )
 
 
 # --- the table ---
@@ -173,6 +177,11 @@ def _time(plan: Plan, jobs: int) -> list[tuple[str, str]]:
 def _hours(seconds: float, pace: Pace) -> str:
     """GPU-hours, where it is a GPU and tenths of them say something."""
     return f" ({seconds / 3600:,.1f} GPU-hours)" if pace.device_type != "cpu" and seconds >= 360 else ""
+
+
+def _disk(plan: Plan, jobs: int) -> list[tuple[str, str]]:
+    runs = [run for run in plan.runs if run.state == "to_do"]
+    return [("disk", f"about {size(plan.space(runs, jobs))} for what is to do")] if runs else []
 
 
 def _power(plan: Plan) -> list[tuple[str, str]]:

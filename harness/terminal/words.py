@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.duration import duration
+from harness.space import size
 
 __all__ = ["accuracy", "count", "duration", "epoch_line", "size", "time_left"]
 
@@ -14,16 +15,6 @@ def accuracy(value: float | None) -> str:
 
 def count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
-
-
-def size(number: int) -> str:
-    """Bytes as people say them: "512 B", "3.2 MB"."""
-    value, unit = float(number), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 999.5 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
 
 
 def time_left(seconds: float) -> str:

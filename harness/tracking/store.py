@@ -82,6 +82,11 @@ class RunFolder:
         return self.last, self.previous
 
     @property
+    def state_bytes(self) -> int:
+        """What the states take of the disk now."""
+        return sum(path.stat().st_size for path in self.states() if path.exists())
+
+    @property
     def final(self) -> Path:
         """Weights after the last epoch."""
         return self.checkpoints / "final.pt"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 
-from harness.errors import CheckFailed, HarnessError, InputError, Interrupted, Problem, RunFailed
+from harness.errors import CheckFailed, HarnessError, InputError, Interrupted, Problem, RunFailed, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -637,7 +637,7 @@ def show_error(error: HarnessError) -> None:
             if isinstance(error, CheckFailed | RunFailed)
             else "error"
         )
-        print(f"{kind}: {problem}", file=sys.stderr)
+        print(f"{kind}: {printable(str(problem))}", file=sys.stderr)
 
 
 def main() -> None:

@@ -23,7 +23,12 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head}\n  {self.fix}" if self.fix else head
+        return printable(f"{head}\n  {self.fix}" if self.fix else head)
+
+
+def printable(text: str) -> str:
+    """Without control characters: what a file holds must not steer the terminal that tells of it."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 class HarnessError(Exception):

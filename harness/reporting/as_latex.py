@@ -61,7 +61,9 @@ def _block(block: Block, document: Document) -> list[str]:
         case Items(items):
             return [r"\begin{itemize}", *(rf"\item {to_latex(item)}" for item in items), r"\end{itemize}"]
         case Commands(lines):
-            return [r"\begin{verbatim}", *lines, r"\end{verbatim}"]
+            # An override on the command line may hold the words that would end it.
+            words = [line.replace(r"\end{verbatim}", r"\end {verbatim}") for line in lines]
+            return [r"\begin{verbatim}", *words, r"\end{verbatim}"]
         case Table():
             return [line for part in block.parts() for line in _table(part)]
         case Figure(kind, caption):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +12,16 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from harness.spec.experiment import ExperimentSpec
+from harness.spec.fields import field_paths
+from tests.conftest import Result
 from tests.damage import changes
 from tests.damage.changes import Change
 from tests.damage.place import Place, TooLong, call, fault, furnish
+from tests.study.commands import spawn
 
 FEW, MANY = 5, 180  # cases of each kind: about 2,300 in all
 LOOKS = """
@@ -155,6 +164,42 @@ def wrong(command: Sequence[str], writes: bool = False) -> str | None:
     return told and f"{told}\n{result.err}{result.out[:500]}"
 
 
+OVERRIDES = (
+    "check tiny.yaml",
+    "check grammar.yaml",
+    "plan study.yaml",
+    "run half.yaml",
+    "report study.yaml --format csv",
+)
+
+
+def override_case(place: Place, seed: str) -> str | None:
+    """As `case`, with something on the command line that is no override, or one that cannot be."""
+    rng = Random(seed)
+    command = rng.choice(OVERRIDES).split()
+    for _ in range(rng.choice((1, 1, 2))):
+        path = rng.choice(
+            [
+                *sorted(field_paths(ExperimentSpec)),
+                "",
+                "a",
+                "model.",
+                ".model",
+                "model..width",
+                "\x1b[31m",
+                "seeds",
+                "é",
+            ]
+        )
+        text = (
+            f"{path}{rng.choice(('=', '=', '=', '=', '', '==', ' = '))}{rng.choice((*changes.SCALARS, *changes.LINES))}"
+        )
+        command += ["--override", text]
+    told = wrong(command, writes=True)
+    place.mend()
+    return told and f"case {seed!r}, {command!r}: {told}"
+
+
 def in_bulk(place: Place, names: Iterable[str], cases: range) -> None:
     found = [told for name in names for number in cases if (told := case(place, KINDS[name], f"{name} {number}"))]
     assert not found, f"{len(found)} cases\n" + "\n\n".join(found[:20])
@@ -164,7 +209,62 @@ def test_a_few_of_each_kind(place: Place) -> None:
     in_bulk(place, KINDS, range(FEW))
 
 
+def test_overrides_of_every_kind(place: Place) -> None:
+    found = [told for number in range(100) if (told := override_case(place, f"override {number}"))]
+    assert not found, "\n\n".join(found[:20])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_many_of_each_kind(place: Place, name: str) -> None:
     in_bulk(place, [name], range(FEW, MANY))
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_value_anywhere_in_a_record_and_in_a_row(place: Place, data: st.DataObject) -> None:
+    names = names_of(place)
+    file = data.draw(st.sampled_from(["record.json", "journal.jsonl"]))
+    path = Path(names["folder"], file)
+    first, *rest = place.files[str(path)].splitlines() if file == "journal.jsonl" else [place.files[str(path)]]
+    tree = json.loads(first)
+    where = data.draw(st.sampled_from(changes.places(tree)))
+    path.write_bytes(b"\n".join([changes.to_json(changes.with_value(tree, where, data.draw(JSON_VALUES))), *rest]))
+    for command in ("runs --json", "plan study.yaml --explain --json", "report {id} --format json -o out/run.json"):
+        told = wrong(command.format(**names).split())
+        assert told is None, f"{command}: {told}"
+    place.mend()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_some_of_each_kind_as_a_user_gives_the_command(furnished: Place, name: str, tmp_path: Path) -> None:
+    """In a process of its own, which trains where it can."""
+    root = tmp_path / "place"
+    for number in range(MANY, MANY + 4):
+        shutil.copytree(furnished.root, root)
+        seed = f"{name} {number}"
+        kind, rng = KINDS[name], Random(seed)
+        place = Place(root, furnished.files)
+        with contextlib.chdir(root):
+            names = names_of(place)
+            place.damage(kind.victim.format(**names), rng, kind.changes)
+            command = [part.format(**names) for part in rng.choice(kind.commands.strip().splitlines()).split()]
+            before = place.digest()
+            with spawn(root, *command) as process:
+                out, err = process.communicate(timeout=120)
+            told = fault(Result(process.returncode, out, err), command)
+            assert told is None, f"case {seed!r}, {command}: {told}\n{err}"
+            assert kind.writes or place.digest() == before, f"case {seed!r}, {command}"
+            assert not Path("sprung").exists(), seed
+        shutil.rmtree(root)

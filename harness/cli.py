@@ -628,7 +628,7 @@ def _plan_document(plan: Any) -> dict[str, Any]:
 
 def show_error(error: HarnessError) -> None:
     """On stderr: one message a problem, each with what, where and what would be right."""
-    problems = error.problems if isinstance(error, InputError) else (str(error),)
+    problems = error.problems if isinstance(error, InputError) else (printable(str(error)),)
     for problem in problems:
         kind = (
             "stopped"
@@ -637,7 +637,7 @@ def show_error(error: HarnessError) -> None:
             if isinstance(error, CheckFailed | RunFailed)
             else "error"
         )
-        print(f"{kind}: {printable(str(problem))}", file=sys.stderr)
+        print(f"{kind}: {problem}", file=sys.stderr)
 
 
 def main() -> None:

@@ -413,7 +413,8 @@ def runs_command(
         return
     from harness.terminal.tables import runs_table
 
-    console.print(runs_table(records) if records else f"no runs in {runs_dir}" + (f" with {where}" if where else ""))
+    none = f"no runs in {runs_dir}" + (f" with {where}" if where else "")
+    console.print(runs_table(records, store) if records else none)
 
 
 @command

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,8 @@ def test_test_option_of_another_protocol_starts_nothing(harness: Harness) -> Non
     assert not Path("runs").exists()
 
 
-def test_runs_tells_of_the_dead_and_the_damaged(harness: Harness) -> None:
+def test_runs_tells_of_the_dead_and_the_damaged(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     store = Store(Path("runs"))
     for seed in ("0", "1"):
         harness("run", "tiny.yaml", "--seed", seed)
@@ -112,7 +115,17 @@ def test_runs_tells_of_the_dead_and_the_damaged(harness: Harness) -> None:
     assert str(second.record_path) in result.err
     assert harness("runs", "--where", "status=failed").out.count("killed") == 1
     with acquire(first.claim_path):
-        assert "running" in harness("runs").out
+        assert "running  " in harness("runs").out
+    first.claim_path.mkdir()
+    (first.claim_path / "far~0123456789ab~1~77~00000000~5").touch()  # of another host, whose death nobody can see
+    three_hours_ago = time.time() - 3 * 3600
+    os.utime(first.claim_path, (three_hours_ago, three_hours_ago))
+    assert "running? (no sign of life for 3 h)" in harness("runs").out
+    assert [run["status"] for run in json.loads(harness("runs", "--json").out)["runs"]] == ["running"]
+    planned = harness("plan", "study.yaml").out
+    assert "1 running" in planned
+    assert f"> tiny seed {record.seed} is running? (no sign of life for 3 h)" in planned
+    assert json.loads(harness("plan", "study.yaml", "--json").out)["arms"][0]["runs"][record.seed]["state"] == "running"
 
 
 def test_plan_ablate_report(harness: Harness) -> None:

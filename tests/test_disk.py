@@ -224,6 +224,12 @@ def test_a_study_goes_on_once_its_full_disk_has_room(folder: Path) -> None:
         statuses = {record.status for record in Store(folder / "disk/runs").records()}
         assert statuses <= {"completed", "interrupted", "running"}
 
+        process = spawn(folder, *command)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 2, out + err
+        assert "and 0 B are free" in err
+        filler.unlink()
+
         subprocess.run(["mount", "-o", "remount,ro", str(folder / "disk")], check=True)
         process = spawn(folder, *command)
         out, err = process.communicate(timeout=120)
@@ -231,7 +237,6 @@ def test_a_study_goes_on_once_its_full_disk_has_room(folder: Path) -> None:
         assert "Read-only file system" in err
         subprocess.run(["mount", "-o", "remount,rw", str(folder / "disk")], check=True)
 
-        filler.unlink()
         process = spawn(folder, *command)
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, out + err

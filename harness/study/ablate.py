@@ -275,7 +275,7 @@ def _check_space(plan: Plan, options: AblateOptions) -> None:
 def _check_data(runs: Sequence[PlannedRun], data_dir: Path) -> None:
     """Once, here, before anything starts: two workers must not download the same files."""
     if runs:
-        asked.ensure_data({run.arm.spec.data.dataset for run in runs}, data_dir)
+        asked.ensure_data((run.arm.spec.data for run in runs), data_dir)
 
 
 def _mark_killed(statuses: dict[str, str], store: Store) -> None:

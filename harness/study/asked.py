@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from harness.spec.cost import Cost
+from harness.spec.data import Data
 from harness.spec.experiment import ExperimentSpec
 from harness.study.server import ask
 
@@ -41,9 +42,9 @@ def count_gpus() -> int:
     return ask(_count_gpus)
 
 
-def ensure_data(names: Iterable[str], data_dir: Path) -> None:
-    """As `harness.training.data.ensure_data`, for each of these data sets."""
-    ask(_ensure_data, sorted(set(names)), data_dir)
+def ensure_data(data: Iterable[Data], data_dir: Path) -> None:
+    """As `harness.training.data.ensure_data`, for each of these data sets once, whatever their protocols."""
+    ask(_ensure_data, list({(one.dataset, one.folder): one for one in data}.values()), data_dir)
 
 
 # --- in the process that is asked --------------------------------------------------------------
@@ -74,8 +75,8 @@ def _count_gpus() -> int:
     return count_gpus()
 
 
-def _ensure_data(names: Sequence[str], data_dir: Path) -> None:
-    from harness.training import data
+def _ensure_data(data: Sequence[Data], data_dir: Path) -> None:
+    from harness.training.data import ensure_data
 
-    for name in names:
-        data.ensure_data(name, data_dir)
+    for one in data:
+        ensure_data(one, data_dir)

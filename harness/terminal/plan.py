@@ -17,7 +17,7 @@ from harness.study.plan import Plan, PlannedRun
 from harness.terminal.check import remainder, shown_remarks
 from harness.terminal.columns import Columns
 from harness.terminal.tables import table
-from harness.terminal.words import count, duration, size
+from harness.terminal.words import count, duration, running, size
 
 # One letter a run, told apart without colour: what it says, how it looks.
 MARKS = {
@@ -135,8 +135,15 @@ def progress(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("", f"{counted(len(runs), 'run')} of those done made {maker}: {names(arms)}"))
     refused = Counter(run.other_hardware for run in plan.runs if run.is_refused)
     ways = "ablate takes that with --any-device alone, --fresh runs it again"
+    rows += [("", f"> {run.arm.name} seed {run.seed} is {running(silence)}") for run, silence in _silent(plan)]
     rows += [("", f"! {counted(number, 'run')} {what}: {ways}") for what, number in refused.items()]
     return rows
+
+
+def _silent(plan: Plan) -> list[tuple[PlannedRun, float]]:
+    """Runs that others have, and perhaps have not any more."""
+    held = [run for run in plan.runs if run.state == "running" and run.folder]
+    return [(run, silence) for run in held if run.folder and (silence := run.folder.silence()) is not None]
 
 
 def _merged(plan: Plan) -> list[tuple[str, str]]:

@@ -8,8 +8,9 @@ from rich.markup import escape
 
 from harness.reporting.runs import metric_of
 from harness.terminal.columns import Columns
-from harness.terminal.words import accuracy, duration
+from harness.terminal.words import accuracy, duration, running
 from harness.tracking.record import Record
+from harness.tracking.store import Store
 
 
 def table(*columns: str, right: Iterable[str] = ()) -> Columns:
@@ -17,8 +18,8 @@ def table(*columns: str, right: Iterable[str] = ()) -> Columns:
     return Columns(columns, right)
 
 
-def runs_table(records: Sequence[Record]) -> Columns:
-    """One row a run; the accuracy is the headline one of its protocol, after the last epoch."""
+def runs_table(records: Sequence[Record], store: Store) -> Columns:
+    """One row a run of `store`; the accuracy is the headline one of its protocol, after the last epoch."""
     numbers = ("seed", "epochs", "accuracy", "time")
     made = table("run", "name", "seed", "status", "epochs", "accuracy", "time", right=numbers)
     for record in records:
@@ -29,9 +30,15 @@ def runs_table(records: Sequence[Record]) -> Columns:
             record.run_id,
             escape(record.name),
             str(record.seed),
-            record.status,
+            _status(record, store),
             f"{record.epochs_done}/{record.spec['train']['epochs']}",
             accuracy(headline),
             duration(total) if total else "–",
         )
     return made
+
+
+def _status(record: Record, store: Store) -> str:
+    if record.status != "running":
+        return record.status
+    return running(store.folder(record.name, record.run_id).silence())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.duration import duration
 from harness.space import size
 
-__all__ = ["accuracy", "count", "duration", "epoch_line", "size", "time_left"]
+__all__ = ["accuracy", "count", "duration", "epoch_line", "running", "size", "time_left"]
 
 
 def accuracy(value: float | None) -> str:
@@ -20,6 +20,11 @@ def count(value: int | None) -> str:
 def time_left(seconds: float) -> str:
     """ "3 min left"; "done" only where nothing is left."""
     return f"{duration(seconds)} left" if seconds > 0 else "done"
+
+
+def running(silence: float | None) -> str:
+    """ "running", with a doubt where there were so many seconds without a sign of life (None: there were not)."""
+    return "running" if silence is None else f"running? (no sign of life for {duration(silence)})"
 
 
 def epoch_line(row: dict[str, float | None], epochs: int) -> str:

@@ -37,6 +37,7 @@ from harness.tracking.atomic import storage_error
 
 INTERVAL = 5.0  # seconds between heartbeats
 STALE_AFTER = 60.0  # seconds of watching without a heartbeat after which a holder counts as dead
+SILENT_AFTER = 600.0  # seconds without a heartbeat that people are told of: the clocks of two hosts may differ by some
 PARTS = 6  # of a holder's name
 LONGEST_HOST = 60  # bytes of its name: the whole has to fit into the 255 of a file name
 
@@ -121,6 +122,18 @@ def look(path: Path) -> Holder | None:
         return Holder("")
     holders = [Holder.parse(name) for name in sorted(names)]
     return next((holder for holder in holders if holder.nonce), holders[0] if holders else None)
+
+
+def silence(path: Path) -> float | None:
+    """Seconds since the last heartbeat at `path`, where they are many; None where they are not, or nobody holds it.
+
+    For people to read: it compares this host's clock with that of the file system, and a claim's fate hangs on neither.
+    """
+    try:
+        seconds = time.time() - path.stat().st_mtime  # a heartbeat renames what is in it
+    except OSError:
+        return None
+    return seconds if seconds > SILENT_AFTER else None
 
 
 class Watch:

@@ -22,7 +22,7 @@ from harness.tracking.atomic import atomic_write_bytes as atomic_write_bytes
 from harness.tracking.atomic import atomic_write_text as atomic_write_text
 from harness.tracking.atomic import atomic_writer as atomic_writer
 from harness.tracking.atomic import storage_error
-from harness.tracking.claim import Holder, look
+from harness.tracking.claim import Holder, look, silence
 from harness.tracking.record import FLAT_COLUMNS, RUN_ID, Record, flat_row, parse_record
 
 if TYPE_CHECKING:
@@ -113,6 +113,10 @@ class RunFolder:
     def is_claimed(self) -> bool:
         """Whether a process trains the run."""
         return self.holder() is not None
+
+    def silence(self) -> float | None:
+        """Seconds without a sign of life of who trains the run, where they are many (`harness.tracking.claim`)."""
+        return silence(self.claim_path)
 
     def keep_last(self) -> None:
         """Let the last state be the previous one, before a new one is written."""

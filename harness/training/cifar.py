@@ -22,6 +22,7 @@ from harness.spec.datasets import DATASETS
 from harness.training import decoded
 from harness.training.cifar_pickle import parse_batch
 
+ROW = 3 * 32 * 32  # bytes of an image
 DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte after which the network counts as absent
 
 
@@ -224,13 +225,23 @@ def _decode(name: str, files: Sequence[str], contents: dict[str, bytes], folder:
 
 
 def _batch(name: str, path: Path, content: bytes) -> dict[str, Any]:
+    """One file's dictionary, once its images and labels are what they are to be."""
+    title, key = OFFICIAL[name].title, OFFICIAL[name].label_key
     try:
         batch = parse_batch(content, path)
-        if len(batch["data"]) == len(batch[OFFICIAL[name].label_key]):
-            return batch
-    except (InputError, KeyError, TypeError) as error:
-        raise InputError(f"{OFFICIAL[name].title} can't be read: {error}", where=str(path)) from error
-    raise InputError(f"{OFFICIAL[name].title} can't be read: images without labels", where=str(path))
+        data, labels = np.asarray(batch["data"]), np.asarray(batch[key], dtype=np.int64)
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{title} can't be read: {error}", where=str(path)) from error
+    if data.dtype != np.uint8 or data.shape[1:] != (ROW,):
+        shape = " x ".join(map(str, data.shape))
+        raise InputError(f"{title} can't be read: images are {shape} of {data.dtype}, not N x {ROW}", where=str(path))
+    if labels.shape != data.shape[:1]:
+        raise InputError(f"{title} can't be read: images without labels", where=str(path))
+    classes = DATASETS[name].classes
+    if wrong := [label for label in labels.tolist() if not 0 <= label < classes]:
+        what = f"{title} can't be read: label {wrong[0]} is none of 0 to {classes - 1}"
+        raise InputError(what, where=str(path))
+    return {"data": data, key: labels}
 
 
 def _upright(rows: Array) -> Array:

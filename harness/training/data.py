@@ -92,16 +92,18 @@ def read_images(data: Data, data_dir: Path) -> tuple[Images, Images, str]:
     return train, test, digest
 
 
-def ensure_data(name: str, data_dir: Path) -> None:
-    """Check that data set `name` is there and whole, fetching it where that is possible; leaves it decoded for runs.
+def ensure_data(data: Data, data_dir: Path) -> None:
+    """Check that a data set is there and whole, fetching it where that is possible; a named one is left decoded.
 
-    A folder of images was looked through when its experiment was read.
+    Of a folder only the images' headers were read with its experiment: here each is decoded once.
 
     Raises:
         InputError: it is missing or damaged and can't be fetched.
     """
-    if name in cifar.OFFICIAL:
-        cifar.read(name, data_dir)
+    if data.dataset in cifar.OFFICIAL:
+        cifar.read(data.dataset, data_dir)
+    elif data.folder:
+        read_folder(data.folder)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,19 @@ def block_gates(channels: int, spec: Model) -> SqueezeExcitation | None:
     return None
 
 
+def project(projection: nn.Conv2d, x: Tensor) -> Tensor:
+    """The 1x1 convolution of a shortcut, [N, C, H, W] to [N, C', H/stride, W/stride].
+
+    Few channels have their pixels picked first: for fewer than 16 (on AVX2, 8) and a stride oneDNN writes over memory
+    that is not its own in the backward pass (uxlfoundation/oneDNN#6035), which ended runs on images of 64 x 64.
+    """
+    if projection.in_channels >= 16 or projection.stride == (1, 1):
+        out: Tensor = projection(x)
+        return out
+    rows, columns = projection.stride
+    return F.conv2d(x[:, :, ::rows, ::columns], projection.weight, projection.bias)
+
+
 def add_shortcut(residual: Tensor, shortcut: Tensor | None, kept: Tensor | None) -> Tensor:
     """residual * kept + shortcut, [N, C, H, W], `kept` [N]; None leaves its operation out."""
     if kept is not None:
@@ -93,7 +106,7 @@ class BasicBlock(nn.Module):
     def _shortcut(self, x: Tensor) -> Tensor | None:
         if not self.has_shortcut:
             return None
-        return self.project_norm(self.project(x)) if self.project else x
+        return self.project_norm(project(self.project, x)) if self.project else x
 
 
 class PreactivationBlock(nn.Module):
@@ -132,7 +145,7 @@ class PreactivationBlock(nn.Module):
     def _shortcut(self, x: Tensor, activated: Tensor) -> Tensor | None:
         if not self.has_shortcut:
             return None
-        return self.project(activated) if self.project else x
+        return project(self.project, activated) if self.project else x
 
 
 BLOCKS = {"basic": BasicBlock, "preactivation": PreactivationBlock}

@@ -70,7 +70,8 @@ def test_a_second_ctrl_c_says_how_to_go_on_too(folder: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.1)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, out + err
+    # The second may find all said and Python about to end, where the signal itself ends it: 130 too, in a shell's words.
+    assert process.returncode in (130, -signal.SIGINT), out + err
     assert "`harness ablate study.yaml --jobs 2 -o train.epochs=200`" in err
     assert "to go on" in err
     assert "Traceback" not in out + err

@@ -18,7 +18,7 @@ import pytest
 
 from harness.errors import RunLost, StorageError
 from harness.tracking import claim
-from harness.tracking.claim import Claim, Held, Holder, Watch, acquire, evict, look, machine
+from harness.tracking.claim import Claim, Held, Holder, Watch, acquire, evict, look, machine, silence
 
 FOREIGN = Holder.parse("far~0123456789ab~1~77~00000000~5")  # process 1 is there on every machine
 
@@ -124,6 +124,22 @@ def test_looking_changes_nothing(path: Path) -> None:
     with pytest.raises(Held):
         acquire(path)
     assert [(entry.name, entry.stat().st_mtime_ns) for entry in path.parent.rglob("*")] == before
+
+
+def test_a_long_silence_is_told_until_the_next_heartbeat(path: Path) -> None:
+    assert silence(path) is None
+    claim = Claim(path)
+    assert claim.put_up()
+    assert silence(path) is None
+    for minutes, told in ((9, False), (11, True), (-60, False)):  # the last: of a clock that is ahead
+        beaten_at = time.time() - 60 * minutes
+        os.utime(path, (beaten_at, beaten_at))
+        found = silence(path)
+        assert (found is not None) is told
+        assert found is None or found == pytest.approx(60 * minutes, abs=30)
+    os.utime(path, (0, 0))
+    claim.check()
+    assert silence(path) is None
 
 
 def test_a_host_with_an_odd_name_is_told_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

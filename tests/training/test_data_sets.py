@@ -271,7 +271,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, monkeypatch: pytest
     (folder / training).unlink()
     (folder / test).write_bytes(b"damaged")
     title = DATASETS[name].title
-    for call in (lambda: cifar.check(name, tmp_path), lambda: ensure_data(name, tmp_path)):
+    for call in (lambda: cifar.check(name, tmp_path), lambda: ensure_data(Data(dataset=name), tmp_path)):
         with pytest.raises(InputError) as caught:
             call()
         missing, damaged = caught.value.problems
@@ -279,6 +279,38 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, monkeypatch: pytest
         assert damaged.where == str(folder / test)
         assert f"this {title} file is damaged (its MD5 is not" in damaged.what
         assert f"{folder.name}/ with {training}, " in str(missing.fix)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"labels": [0, 1, 2, 100]}, "label 100 is none of 0 to"),
+        ({"labels": [0, -1, 2, 3]}, "label -1 is none of 0 to"),
+        ({"labels": [0, 1, 2]}, "images without labels"),
+        ({"data": np.zeros((4, 3071), np.uint8)}, "images are 4 x 3071 of uint8, not N x 3072"),
+        ({"data": np.zeros((4, 3072), np.float32)}, "images are 4 x 3072 of float32"),
+        ({"data": np.zeros((4, 3, 32, 32), np.uint8)}, "images are 4 x 3 x 32 x 32"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)
+def test_images_and_labels_that_cannot_be_are_refused_with_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: dict[str, Any], told: str
+) -> None:
+    """Whatever an MD5 has said of the file."""
+    file, key = ("test_batch", "labels") if name == "cifar10" else ("test", "fine_labels")
+    content = write_cifar(monkeypatch, name, tmp_path)[file]
+    content |= {key if field == "labels" else field: value for field, value in change.items()}
+    packed = pickle.dumps(content, protocol=2)
+    path = cifar.folder_of(name, tmp_path) / file
+    path.write_bytes(packed)
+    md5s = {**cifar.OFFICIAL[name].md5s, file: hashlib.md5(packed).hexdigest()}
+    monkeypatch.setitem(cifar.OFFICIAL, name, replace(cifar.OFFICIAL[name], md5s=md5s))
+    with pytest.raises(InputError) as caught:
+        cifar.read(name, tmp_path)
+    [problem] = caught.value.problems
+    assert problem.where == str(path)
+    assert told in problem.what
 
 
 def test_nothing_is_unpickled_before_its_md5_is_known(tmp_path: Path, cifar100: dict[str, dict[str, Any]]) -> None:
@@ -295,7 +327,7 @@ def test_cifar100_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(CIFAR100, "download", no_network)
     with pytest.raises(InputError) as caught:
-        ensure_data("cifar100", tmp_path / "data")
+        ensure_data(Data(dataset="cifar100"), tmp_path / "data")
     [problem] = caught.value.problems
     assert problem.what.startswith(f"CIFAR-100 is not in {tmp_path / 'data'} and can't be downloaded (Name or service")
     for part in ("cifar-100-python/ with train, test and meta", "cifar-100-python.tar.gz", "HARNESS_DATA_DIR"):
@@ -304,5 +336,5 @@ def test_cifar100_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_named_sets_that_come_along_need_no_folder(tmp_path: Path) -> None:
-    ensure_data("digits", tmp_path / "nowhere")
+    ensure_data(Data(dataset="digits"), tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()

@@ -10,6 +10,7 @@ import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from harness.errors import InputError
+from harness.spec.data import Data
 from harness.training import cifar, decoded
 from harness.training.data import ensure_data
 from tests.data_files import Array, write_cifar
@@ -73,7 +74,7 @@ def test_a_damaged_copy_is_none(tmp_path: Path, damage: str) -> None:
 
 def test_the_first_reading_leaves_the_copy_that_later_ones_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar(monkeypatch, "cifar10", tmp_path)
-    ensure_data("cifar10", tmp_path)
+    ensure_data(Data(dataset="cifar10"), tmp_path)
     monkeypatch.setattr(cifar, "parse_batch", None)  # nothing is unpickled again
     mapped = read(tmp_path)
     assert all(is_mapped(array) for arrays in mapped for array in arrays)

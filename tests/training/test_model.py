@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.spec.model import Model
-from harness.training.model import BasicBlock, ResNet, SqueezeExcitation, build_model, draw_kept, initialise
+from harness.training.model import BasicBlock, ResNet, SqueezeExcitation, build_model, draw_kept, initialise, project
 from tests.training.build import make_spec
 
 TOGGLES: dict[str, dict[str, Any]] = {
@@ -332,3 +332,21 @@ def test_zero_init_makes_every_block_its_shortcut() -> None:
     assert torch.equal(network.groups[0][1](x), F.relu(x))
     first_of_group = network.groups[1][0]
     assert torch.equal(first_of_group(x), F.relu(first_of_group.project_norm(first_of_group.project(x))))
+
+
+@pytest.mark.parametrize("channels", [3, 15, 16])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_projection_is_its_convolution_however_few_channels_it_has(channels: int, stride: int) -> None:
+    """Images of 64 x 64: with few channels a strided 1x1 convolution's own backward pass may end the process."""
+    projection = nn.Conv2d(channels, 8, 1, stride).to(memory_format=torch.channels_last)
+    x = torch.randn(2, channels, 64, 64).to(memory_format=torch.channels_last)
+    result = project(projection, x)
+    with torch.no_grad():
+        assert torch.allclose(result, projection(x), atol=1e-6)
+    result.square().sum().backward()
+    picked = x[:, :, ::stride, ::stride]
+    expected = 2 * torch.einsum("nohw,nchw->oc", result.detach(), picked)
+    assert projection.weight.grad is not None
+    assert torch.allclose(projection.weight.grad[:, :, 0, 0], expected, rtol=1e-3, atol=1e-2)
+    assert projection.bias is not None
+    assert projection.bias.grad is not None

@@ -252,7 +252,8 @@ def test_a_watch_tells_each_epoch_once_though_the_run_starts_again(folder: Path)
     def write(status: str, started: str, epochs_done: int) -> None:
         record = Record(
             run_id="0" * 10, name="tiny", status=status, seed=0, spec=study.base.spec.model_dump(mode="json"),
-            spec_digest="", numerics=1, trainable_parameters=10, macs=10, epochs_done=epochs_done, provenance={"started": started},
+            spec_digest="", numerics=1, trainable_parameters=10, macs=10, epochs_done=epochs_done,
+            provenance={"started": started},
         )  # fmt: skip
         here.write_record(record)
 

@@ -70,7 +70,7 @@ def test_a_second_ctrl_c_says_how_to_go_on_too(folder: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.1)
     out, err = process.communicate(timeout=60)
-    # The second may find all said and Python about to end, where the signal itself ends it: 130 too, in a shell's words.
+    # The second may find all said and Python about to end, where the signal itself ends it: a shell's 130, too.
     assert process.returncode in (130, -signal.SIGINT), out + err
     assert "`harness ablate study.yaml --jobs 2 -o train.epochs=200`" in err
     assert "to go on" in err

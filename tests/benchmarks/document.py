@@ -125,9 +125,10 @@ def _tracking(found: dict[str, Any]) -> str:
     return (
         f"## Tracking (c)\n\nJournal with fsync, record and W&B offline take "
         f"{1e3 * found['tracking_seconds']['median']:.1f} ms an epoch (median of 60; at most "
-        f"{1e3 * found['tracking_seconds']['maximum']:.1f}), **{_percent(found['share_of_epoch'], 3)}** of the small "
-        f"network's {found['epoch_seconds']:.1f} s. Opening the mirror takes {_seconds(found['open_seconds'])} once, "
-        f"closing it {_seconds(found['finish_seconds'])}."
+        f"{1e3 * found['tracking_seconds']['maximum']:.1f}) and {1e3 * found['mirror_cpu_seconds']:.1f} ms of CPU time "
+        f"in the mirror's own process: **{_percent(found['share_of_epoch'], 3)}** of the small network's "
+        f"{found['epoch_seconds']:.1f} s. Training waits {_seconds(found['open_seconds'])} for the mirror to open "
+        f"(it opens beside it) and {_seconds(found['finish_seconds'])} at the end, for it to be closed and read back."
     )
 
 

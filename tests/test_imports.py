@@ -54,15 +54,17 @@ def loaded_by(folder: Path, *arguments: str) -> set[str]:
         ("--help", TRAINING | DISPLAY | TABLES | NUMBERS | {"pydantic", "rich", "ruamel"}),
         ("report --help", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("check --schema", TRAINING | DISPLAY | TABLES | NUMBERS),
-        ("check tiny.yaml", {"torchvision"} | DISPLAY | TABLES | {"scipy"}),
-        ("plan study.yaml --seeds 1", {"torchvision", "scipy.stats"} | DISPLAY | TABLES),
-        ("plan study.yaml --json", {"torchvision"} | DISPLAY | TABLES),
+        ("check tiny.yaml", {"torchvision", "sklearn"} | DISPLAY | TABLES | {"scipy"}),
+        ("plan study.yaml --seeds 1", {"torchvision", "sklearn", "scipy.stats"} | DISPLAY | TABLES),
+        ("plan study.yaml --json", {"torchvision", "sklearn"} | DISPLAY | TABLES),
         ("runs --prune", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("runs", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("runs --json", TRAINING | DISPLAY | TABLES | NUMBERS),
         ("report", TRAINING | DISPLAY | TABLES | {"scipy.stats"}),
         ("report study.yaml", TRAINING | DISPLAY | {"sklearn"}),
-        ("ablate study.yaml --seeds 3", TRAINING | DISPLAY | {"sklearn"}),  # which trains two runs
+        pytest.param(
+            "ablate study.yaml --seeds 3", TRAINING | DISPLAY | {"sklearn"}, marks=pytest.mark.slow
+        ),  # which trains two runs
     ],
 )
 def test_command_imports_only_what_it_needs(studied: Path, command: str, unwanted: set[str]) -> None:

@@ -212,6 +212,7 @@ def test_sbatch_that_refuses_is_exit_2(sbatch: Callable[[str, str], None], harne
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_results_of_other_hardware_are_not_taken_in_silence(
     sbatch: Callable[[str, str], None], harness: Harness
 ) -> None:

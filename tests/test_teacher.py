@@ -216,6 +216,7 @@ def test_a_run_of_other_classes_can_not_teach(school: Path) -> None:
     assert resolve(student, Store(Path("runs"))).loss.distill
 
 
+@pytest.mark.slow
 def test_the_shipped_study_on_digits(folder: Path, harness: Harness) -> None:
     """ablations/distillation.yaml as it is, its base and its teacher on digits: students with and without a teacher."""
     (folder / "ablations").mkdir()

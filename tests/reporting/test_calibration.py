@@ -67,6 +67,7 @@ def test_each_decision_is_scipys(case: Case) -> None:
     assert told > 0.9 * 40 * case.arms
 
 
+@pytest.mark.slow
 def test_welch_holm_by_scipy_and_statsmodels() -> None:
     from statsmodels.stats.multitest import multipletests
 

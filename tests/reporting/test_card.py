@@ -66,6 +66,7 @@ def test_a_run_that_failed_has_a_card_that_says_so(troubled: tuple[Study, Store]
     assert "confusion" not in text
 
 
+@pytest.mark.slow
 def test_pictures_are_there_with_the_data_and_outside_of_check(predicted: tuple[Study, Store], tmp_path: Path) -> None:
     report = build(*predicted)
     assert "pictures" not in render(report, "md")

@@ -219,6 +219,7 @@ def long_study(folder: Path, study: Study) -> Study:
     return load_study(folder / "study.yaml", ["train.epochs=40"], seeds=1)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_suspended_too_long_is_its_takers_alone(long_study: Study) -> None:
     """It writes nothing more, and its study waits for the taker; here that one gives it back unfinished."""
     first = planned(long_study)[0]

@@ -284,6 +284,7 @@ def test_an_interruption_ends_what_is_under_way(store: Store, backend: Backend) 
 PART = (("UpsertBucket", 403), (FILE_STREAM, 500), (UPLOAD, 404), ("HistoryPage", 502))
 
 
+@pytest.mark.slow
 def test_the_command_says_which_runs_are_not_there_and_never_the_key(
     harness: Harness, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

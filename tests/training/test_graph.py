@@ -147,7 +147,7 @@ def test_an_eager_training_goes_on_from_a_recorded_ones_state(sections: dict[str
     assert [row["val_loss"] for row in rows] == pytest.approx([row["val_loss"] for row in expected[2:]], rel=1e-3)
 
 
-@pytest.mark.parametrize("stop_after", [3, 14, 30])
+@pytest.mark.parametrize("stop_after", [3, *(pytest.param(epoch, marks=pytest.mark.slow) for epoch in (14, 30))])
 def test_a_recorded_training_continues_exactly(stop_after: int) -> None:
     """In another process, and in the same one, whose recordings know the optimiser's tensors of before."""
     whole, begun, anew = (make_training(ALL, True) for _ in range(3))

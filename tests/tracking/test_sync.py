@@ -31,6 +31,8 @@ from tests.tracking.examples import record, row
 from tests.wandb_backend.backend import ENTITY, FILE_STREAM, KEY, UPLOAD, Backend
 
 PROJECT = "budget-ablation-harness"
+TAGS = ["s", "a", "elsewhere", "paper"]
+"""Of `made`: its study and arm, its data set and protocol."""
 
 
 @pytest.fixture
@@ -81,11 +83,7 @@ def test_a_run_arrives_whole_once_and_nothing_lands_elsewhere(store: Store, back
     assert (first.arrival.outcome, first.arrival.reason, first.arrival.sent) == ("synced", "", True)
     assert told(backend) == Journal(folder.journal_path).rows()
     run = backend.runs["0123456789"]
-    assert (run.state, run.fields["tags"], run.fields["groupName"]) == (
-        "finished",
-        ["s", "a", "elsewhere", "paper"],
-        "s",
-    )
+    assert (run.state, run.fields["tags"], run.fields["groupName"]) == ("finished", TAGS, "s")
     assert folder.read_record().wandb == Wandb(
         id="0123456789", state="synced", project=PROJECT, entity=ENTITY, notes="why?"
     )
@@ -117,7 +115,7 @@ print(json.dumps([rows, run.config, run.tags, run.summary["final/val_accuracy"],
     rows, config, *others = json.loads(done.stdout)
     assert rows == Journal(folder.journal_path).rows()
     assert config["optim"] == {"lr": 0.1}
-    assert others == [["s", "a"], 1 / 3, "why?", "s", "finished"]
+    assert others == [TAGS, 1 / 3, "why?", "s", "finished"]
 
 
 # --- mending -----------------------------------------------------------------------------------
@@ -182,7 +180,7 @@ def test_what_people_added_on_the_server_is_theirs(store: Store, backend: Backen
     folder = made(store)
     synced(folder)
     run = backend.runs["0123456789"]
-    run.fields |= {"tags": ["mine", "s", "a"], "displayName": "best so far", "notes": "look here"}
+    run.fields |= {"tags": ["mine", *TAGS], "displayName": "best so far", "notes": "look here"}
     (again,) = synced(folder)
     assert (again.done, again.arrival.sent) == (True, False)
 

@@ -1,0 +1,46 @@
+"""The committed results: the index is what the evidence gives, and the README repeats its report."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.results import document
+
+ROOT = Path(__file__).parent.parent
+REPORTS = ROOT / "reports"
+
+
+def first_table(text: str) -> list[str]:
+    """The lines of the first Markdown table in `text`."""
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| "))
+    end = next(number for number in range(start, len(lines)) if not lines[number].startswith("|"))
+    return lines[start:end]
+
+
+def test_the_index_is_what_the_evidence_gives() -> None:
+    assert (REPORTS / "README.md").read_text() == document.markdown(), "python -m tests.results"
+
+
+@pytest.mark.parametrize("study", document.evidenced())
+def test_each_study_with_evidence_has_its_report_and_full_arms(study: str) -> None:
+    assert (REPORTS / f"{study}.md").exists()
+    report = document.report_of(study)
+    assert all(arm.last.n == len(report.seeds) for arm in report.arms)
+
+
+def test_the_first_table_of_the_readme_is_its_reports() -> None:
+    readme = (ROOT / "README.md").read_text()
+    named = re.search(r"\[reports/(\w+)\.md\]", readme)
+    assert named
+    assert named[1] in document.evidenced()
+    assert first_table(readme) == first_table((REPORTS / f"{named[1]}.md").read_text())
+
+
+def test_each_link_of_the_index_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (REPORTS / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (REPORTS / link).exists()] == []

@@ -5,6 +5,7 @@ Every number of ours is computed from `reports/evidence/`; the published ones na
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -154,16 +155,16 @@ def _row(report: StudyReport) -> list[str]:
         f"{len(report.arms)} x {len(report.seeds)}",
         str(report.epochs),
         words.count(report.base.parameters),
-        "; ".join(sorted({_device(arm) for arm in report.arms if arm.counted})),
+        _device(report.arms),
         words.duration(sum(run.seconds or 0 for run in report.runs)),
         "; ".join(f"{verdict}: {', '.join(arms)}" for verdict in VERDICTS if (arms := _having(report, verdict))),
     ]
 
 
-def _device(arm: Arm) -> str:
+def _device(arms: Sequence[Arm]) -> str:
     """Hardware, precision and torch, of the runs that count."""
     told = set()
-    for run in arm.counted:
+    for run in (run for arm in arms for run in arm.counted):
         made = run.provenance
         kind = "CPU" if made["device_type"] == "cpu" else "GPU"
         torch = made["packages"]["torch"].split("+")[0]
@@ -223,7 +224,7 @@ def _ours(report: StudyReport) -> list[Reached]:
 
 
 def _reached(report: StudyReport, arm: Arm) -> Reached:
-    how = f"{words.plural(arm.epochs, 'epoch')}, last, n = {arm.last.n}, {_device(arm)}"
+    how = f"{words.plural(arm.epochs, 'epoch')}, last, n = {arm.last.n}, {_device([arm])}"
     accuracy = 100 * (arm.last.mean or 0.0)
     spread = words.with_half("", arm.last.interval)
     source = f"[{report.name}]({report.name}.md)"

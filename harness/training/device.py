@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,6 +132,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def can_compile() -> bool:
+    """Whether torch.compile finds what it needs for a GPU: Triton, which builds its launchers with a C compiler."""
+    compiler = shutil.which(os.environ.get("CC", "gcc")) or shutil.which("clang")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return find_spec("triton") is not None and compiler is not None and headers.exists()
 
 
 @contextmanager

@@ -59,7 +59,9 @@ class CudaRecorder:
 
     def __call__(self, function: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream()):
+        # other threads of the process may do as they like meanwhile
+        stream, mode = torch.cuda.current_stream(), "thread_local"
+        with torch.cuda.graph(graph, pool=self.pool, stream=stream, capture_error_mode=mode):
             result = function()
         self.pool = graph.pool()
         return graph.replay, result

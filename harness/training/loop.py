@@ -20,7 +20,7 @@ from harness.training import augment, draws, optim
 from harness.training.augment import Batch, Batches, Normaliser
 from harness.training.checkpoint import MEMORY_FORMAT
 from harness.training.data import Split
-from harness.training.device import Hardware, autocast, usage
+from harness.training.device import Hardware, autocast, can_compile, usage
 from harness.training.evaluate import evaluate
 from harness.training.graph import (
     CudaRecorder,
@@ -302,12 +302,13 @@ def compiles(spec: ExperimentSpec, hardware: Hardware) -> bool:
     """Whether the network is compiled: as the spec says, `auto` where the training is long enough for it to pay.
 
     On a CPU it never is: 2 % faster, after a minute's compilation. On a GPU by the work that there is, of which a
-    second saved an epoch and a minute or two of compiling make `COMPILE_PAYS`; arithmetic, not measured yet.
+    second saved an epoch and a minute or two of compiling make `COMPILE_PAYS`; arithmetic, not measured yet. And only
+    where there is a compiler: `true` without one ends the run with torch's own words for what is missing.
     """
     if spec.train.compile != "auto":
         return spec.train.compile
     work = cost(spec).macs * spec.train_images * spec.train.epochs
-    return hardware.kind == "cuda" and not spec.train.deterministic and work >= COMPILE_PAYS
+    return hardware.kind == "cuda" and not spec.train.deterministic and work >= COMPILE_PAYS and can_compile()
 
 
 def monitored(stopping: EarlyStopping, row: Row) -> float:

@@ -29,8 +29,10 @@ PARTS = {
     "scale": "scale",
     "cost": "cost",
     "gpu": "gpu",
+    "packing": "packing",
 }
 """Part, and the module whose `measure` it is."""
+ON_A_GPU = ("gpu", "packing")
 
 
 def main() -> int:
@@ -49,7 +51,7 @@ def main() -> int:
         try:
             results[part] = _measured(part)
         except Unavailable as error:
-            if part in options.parts or part != "gpu":
+            if part in options.parts or part not in ON_A_GPU:
                 print(f"error: {error}", file=sys.stderr)
                 return 2
             print(f"{part}: left out, {error}", file=sys.stderr)

@@ -221,18 +221,52 @@ def _gpu(found: dict[str, Any]) -> str:
             f"{row['seconds_per_epoch']:.2f}",
             f"{row['tflops']:.0f}",
             _percent(row["share_of_matrix_product"]),
+            _percent(found["loss_differences"][name], 2),
         )
         for name, row in found["ladder"].items()
     ]
-    together = [
-        (count, f"{row['images_per_second']:,.0f}", f"{row['slowest']:,.0f}") for count, row in found["at_once"].items()
-    ]
     return (
         f"## On a GPU\n\n{found['card']}, torch {found['torch']}, CUDA {found['cuda']}; its product of bf16 matrices "
-        f"reaches {found['matrix_product_tflops']:.0f} TFLOP/s.\n\n"
-        + _table(["step", "ms", "images/s", "s an epoch", "TFLOP/s", "of the product"], ladder)
-        + "\n\nSeveral runs at once on one card:\n\n"
-        + _table(["runs", "images/s, all together", "of the slowest"], together)
+        f"reaches {found['matrix_product_tflops']:.0f} TFLOP/s. The published network, batch 128; each row adds one "
+        "thing to the one before it. Epochs are of training alone, without their evaluation. All rows see the same "
+        "images in the same batches; losses are the first five, against those of the second row.\n\n"
+        + _table(["step", "ms", "images/s", "s an epoch", "TFLOP/s", "of the product", "loss differs by"], ladder)
+        + "\n\nUntil the first five steps are done, kernels chosen and networks compiled: "
+        + ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in found["seconds_to_begin"].items())
+        + ".\n\n"
+        + "\n\n".join(_profile(name, found) for name in found["profiles"])
+    )
+
+
+def _profile(name: str, found: dict[str, Any]) -> str:
+    """What a rung's step consists of; what its kernels leave of the step's time is the device waiting."""
+    profile, step = found["profiles"][name], found["ladder"][name]["median"]
+    kinds = [*profile["kinds"].items(), ("no kernel running", step - sum(profile["kinds"].values()))]
+    rows = [(kind, f"{1e3 * seconds:.3f}", _percent(seconds / step)) for kind, seconds in kinds]
+    longest = [(f"`{kernel[:90]}`", f"{1e3 * seconds:.3f}") for kernel, seconds in profile["longest"]]
+    return (
+        f"### Where the time of a step goes: {name}\n\n"
+        + _table(["kernels", "ms", "of the step"], rows)
+        + "\n\n"
+        + _table(["the longest", "ms a step, all launches"], longest)
+    )
+
+
+def _packing(found: dict[str, Any]) -> str:
+    runs = found["runs"]
+    rows = [
+        (
+            count,
+            f"{row['images_per_second']:,.0f}",
+            _times(row["images_per_second"] / runs["1"]["images_per_second"]),
+            f"{row['slowest']:,.0f}",
+        )
+        for count, row in runs.items()
+    ]
+    return (
+        f"## Several runs at once on one GPU\n\n{found['card']}; the published network, a process a run, steps "
+        "recorded and not compiled, evaluation included.\n\n"
+        + _table(["runs", "images/s, all together", "against one", "of the slowest"], rows)
     )
 
 
@@ -246,6 +280,7 @@ SECTIONS = {
     "scale": _scale,
     "cost": _cost,
     "gpu": _gpu,
+    "packing": _packing,
 }
 
 

@@ -1,4 +1,4 @@
-"""On a CUDA device: what each means of speed brings, one after another, and several runs at once on one card.
+"""On a CUDA device: what each means of speed brings, one after another, and where a step's time goes then.
 
     python -m tests.benchmarks gpu
 
@@ -9,13 +9,12 @@ compute (three forward passes less the gradient of the stem's input), against th
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,12 +38,23 @@ LOADER_STEPS = 40
 WORKERS = 8
 LOADED_AHEAD = 3 * WORKERS  # batches; DataLoader loads two for each worker
 AGREE = 0.05  # relative, of the losses of the first steps in bf16
-AT_ONCE = (1, 2, 4)
 STEM_MACS = 3 * 64 * 9 * 32 * 32
+PROFILED = 40  # steps
+LONGEST = 12  # kernels that are listed by name
+KINDS = {
+    "changes of layout": "nchwToNhwc|nhwcToNchw|transpose",
+    "fused by the compiler": "^triton_",
+    "batch normalisation": "batch_?norm|bn_|welford",
+    "convolutions and matrix products": "conv|gemm|xmma|cutlass|nvjet|wgrad|dgrad|fprop|splitK",
+    "optimiser, clipping, Lookahead": "multi_tensor|fused_sgd|lpnorm",
+    "elementwise and sums": "elementwise|reduce|dropout|softmax|nll_loss|index|cat",
+    "copies": "memcpy|memset|copy",
+}
+"""What a kernel does, by the first pattern that its name has."""
 
 
 def measure(rounds: int = ROUNDS) -> dict[str, Any]:
-    """The ladder, the card's matrix product, and 1, 2 and 4 runs at once."""
+    """The ladder, the card's matrix product, and what the steps of the last two rungs consist of."""
     if not torch.cuda.is_available():
         raise Unavailable("there is no CUDA device")
     spec, split = subject()
@@ -52,6 +62,7 @@ def measure(rounds: int = ROUNDS) -> dict[str, Any]:
         ladder = Ladder(spec, split)
         agreement = ladder.check_agreement()
         measured = in_turn(ladder.arms, rounds)
+        profiles = {name: profile(ladder.trainings[name]) for name in ("+ CUDA graph", "+ compile")}
     product = matrix_product()
     work = 2 * (3 * cost(spec).macs - STEM_MACS)
     batch = spec.train.batch_size
@@ -73,13 +84,15 @@ def measure(rounds: int = ROUNDS) -> dict[str, Any]:
         "matrix_product_tflops": product / 1e12,
         "ladder": rows,
         "loss_differences": agreement,
-        "at_once": {str(count): at_once(count) for count in AT_ONCE},
+        "seconds_to_begin": ladder.seconds_to_begin,
+        "profiles": profiles,
     }
 
 
 def subject() -> tuple[ExperimentSpec, Split]:
     """The published network without its dropout, whose masks depend on how a kernel walks the memory; its data."""
-    spec = load_experiment(ROOT / "experiments/baseline.yaml", ["model.dropout=0.0"])
+    changes = ["model.dropout=0.0", "train.compile=false"]
+    spec = load_experiment(ROOT / "experiments/baseline.yaml", changes)
     return spec, load_split(spec, data_dir())
 
 
@@ -92,6 +105,8 @@ class Ladder:
         resident = split.to(hardware.device)
         compiled = spec.model_copy(update={"train": spec.train.model_copy(update={"compile": True})})
         self.losses: dict[str, list[float]] = {}
+        self.trainings: dict[str, Training] = {}
+        self.seconds_to_begin: dict[str, float] = {}
         self.arms: dict[str, Callable[[], float]] = {
             EAGER: self._loop(EAGER, Loaded(spec, split, eager).epoch(), LOADER_STEPS, loaded_ahead=LOADED_AHEAD),
             "+ resident data": self._loop("+ resident data", endless(HandWritten(spec, resident, eager)), STEPS),
@@ -117,7 +132,10 @@ class Ladder:
 
     def _engine(self, name: str, training: Training) -> Callable[[], float]:
         """Whole epochs as the journal has them, without their evaluation."""
+        self.trainings[name] = training
+        began = time.perf_counter()
         training.fit(Listening(FIRST))
+        self.seconds_to_begin[name] = time.perf_counter() - began
         self.losses[name] = training.progress.losses[:FIRST].tolist()
 
         def arm() -> float:
@@ -188,38 +206,36 @@ def matrix_product(size: int = 8192) -> float:
     return 2 * size**3 / statistics.median(times[5:])
 
 
-ONE_RUN = """
-import json, sys, time
-import torch
-from harness.training import device
-from harness.training.loop import Training
-from harness.training.mixing import mix_images
-from tests.benchmarks.gpu import subject
-from tests.benchmarks.loops import Listening
-spec, split = subject()
-hardware = device.resolve("cuda", "bf16")
-with device.arithmetic(hardware, deterministic=False):
-    training = Training(spec, 0, split.to(hardware.device), hardware)
-    training.fit(Listening(391))
-    print("ready", flush=True)
-    sys.stdin.readline()
-    began = time.perf_counter()
-    training.fit(Listening(3 * 391))
-print(json.dumps({"images_per_second": 3 * 50_000 / (time.perf_counter() - began)}))
-"""
+def profile(training: Training) -> dict[str, Any]:
+    """What the device does in a step of a training that has long begun: seconds by kind, and the longest kernels."""
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity
+
+    with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        training.fit(Listening(PROFILED))
+        torch.cuda.synchronize()
+    kernels = [
+        (str(event.name), event.time_range.elapsed_us() / 1e6 / PROFILED)
+        for event in profiler.events() or ()
+        if event.device_type == DeviceType.CUDA and "#" not in event.name  # those are spans of what a user named
+    ]
+    return summed(kernels)
 
 
-def at_once(count: int) -> dict[str, float]:
-    """Images a second of `count` trainings on one card, a process each, evaluation included, all together."""
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = {**os.environ, "HARNESS_DATA_DIR": str(data_dir().resolve())}
-    command = [sys.executable, "-c", ONE_RUN]
-    processes: list[Any] = [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for _ in range(count)]
-    for process in processes:
-        if process.stdout.readline() != "ready\n":
-            raise RuntimeError(f"one of {count} runs at once ended with {process.wait()}")
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    rates = [json.loads(process.communicate()[0])["images_per_second"] for process in processes]
-    return {"images_per_second": sum(rates), "slowest": min(rates)}
+def summed(kernels: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Seconds by kind of kernel, and of the longest by name, from (name, seconds) of each launch."""
+    kinds, names = defaultdict[str, float](float), defaultdict[str, float](float)
+    for name, seconds in kernels:
+        kinds[kind_of(name)] += seconds
+        names[name] += seconds
+    return {"kinds": dict(_longest_first(kinds)), "longest": _longest_first(names)[:LONGEST]}
+
+
+def _longest_first(seconds: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(seconds.items(), key=lambda item: -item[1])
+
+
+def kind_of(kernel: str) -> str:
+    """The kind in `KINDS` of a kernel of this name."""
+    found = (kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.IGNORECASE))
+    return next(found, "other")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.benchmarks import document, parity, step
+from tests.benchmarks import document, gpu, parity, step
 from tests.benchmarks.measuring import Rounds, Unavailable, data_dir, in_turn
 
 REPORTS = Path(__file__).parent.parent / "reports"
@@ -77,13 +78,51 @@ def test_the_engine_the_plain_loop_and_the_step_by_hand_train_the_same(
         step.check_agreement(arms)
 
 
-def results() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((REPORTS / "bench.json").read_text())
+def test_a_steps_kernels_are_summed_by_kind() -> None:
+    """Two steps' worth of launches; what no pattern names stays visible as "other"."""
+    seconds = {
+        "sm90_xmma_dgrad_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize256x64x32": 0.4,
+        "triton_red_fused__native_batch_norm_legit_functional_2": 0.2,
+        "void at::native::batch_norm_transform_input_channels_last_kernel<c10::BFloat16, float>": 0.1,
+        "void at::native::vectorized_elementwise_kernel<8, at::native::CUDAFunctor_add<c10::BFloat16>": 0.05,
+        "Memset (Unknown)": 0.03,
+        "unheard_of": 0.01,
+    }
+    steps = [(name, value / gpu.PROFILED) for name, value in seconds.items()] * gpu.PROFILED
+    found = gpu.summed(steps)
+    assert found["kinds"] == pytest.approx(
+        {
+            "convolutions and matrix products": 0.4,
+            "fused by the compiler": 0.2,
+            "batch normalisation": 0.1,
+            "elementwise and sums": 0.05,
+            "copies": 0.03,
+            "other": 0.01,
+        }
+    )
+    assert list(found["kinds"]) == list(found["launches"])
+    assert set(found["launches"].values()) == {1.0}
+    assert [name for name, _ in found["longest"]] == list(seconds)
+
+
+def results(of: str = "bench") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((REPORTS / f"{of}.json").read_text())
     return content
 
 
-def test_the_committed_document_is_what_its_results_give() -> None:
-    assert (REPORTS / "bench.md").read_text() == document.markdown(results())
+@pytest.mark.parametrize("of", ["bench", "bench_gpu"])
+def test_the_committed_document_is_what_its_results_give(of: str) -> None:
+    assert (REPORTS / f"{of}.md").read_text() == document.markdown(results(of))
+
+
+def test_what_a_gpu_did_leaves_the_rest_of_a_step_to_waiting() -> None:
+    """The rows under a step's kernels add up to the step."""
+    found = results("bench_gpu")["gpu"]
+    for name, profile in found["profiles"].items():
+        section = document.markdown(results("bench_gpu")).split(f"goes: {name}\n")[1].split("| the longest")[0]
+        shares = [float(share) for share in re.findall(r"\| (\S+) % \|", section)]
+        assert len(shares) == len(profile["kinds"]) + 1
+        assert sum(shares) == pytest.approx(100, abs=0.5)
 
 
 def test_the_results_have_the_keys_that_scripts_rely_on() -> None:

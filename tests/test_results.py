@@ -40,6 +40,14 @@ def test_the_first_table_of_the_readme_is_its_reports() -> None:
     assert first_table(readme) == first_table((REPORTS / f"{named[1]}.md").read_text())
 
 
+def test_the_reproduction_that_the_readme_tells_is_its_reports() -> None:
+    base = document.report_of("reproduction").base
+    assert base.last.mean
+    assert base.best.mean
+    told = f"{100 * base.last.mean:.2f} % test accuracy", f"{100 * base.best.mean:.2f} % at the"
+    assert [words for words in told if words not in (ROOT / "README.md").read_text()] == []
+
+
 def test_each_link_of_the_index_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (REPORTS / "README.md").read_text())
     assert links

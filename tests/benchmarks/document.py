@@ -213,6 +213,7 @@ def _parity(found: dict[str, Any]) -> str:
 
 
 def _gpu(found: dict[str, Any]) -> str:
+    compared = found["losses_compared"]
     ladder = [
         (
             name,
@@ -229,11 +230,11 @@ def _gpu(found: dict[str, Any]) -> str:
         f"## On a GPU\n\n{found['card']}, torch {found['torch']}, CUDA {found['cuda']}; its product of bf16 matrices "
         f"reaches {found['matrix_product_tflops']:.0f} TFLOP/s. The published network, batch 128; each row adds one "
         "thing to the one before it. Epochs are of training alone, without their evaluation. All rows see the same "
-        "images in the same batches; losses are the first five, against those of the second row.\n\n"
+        f"images in the same batches; losses are the first {compared}, against those of the second row.\n\n"
         + _table(["step", "ms", "images/s", "s an epoch", "TFLOP/s", "of the product", "loss differs by"], ladder)
-        + "\n\nUntil the first five steps are done, kernels chosen and networks compiled: "
+        + f"\n\nUntil the first {compared} steps are done, kernels chosen and networks compiled: "
         + ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in found["seconds_to_begin"].items())
-        + ".\n\n"
+        + f".{_remark(found)}\n\n"
         + "\n\n".join(_profile(name, found) for name in found["profiles"])
     )
 
@@ -242,14 +243,20 @@ def _profile(name: str, found: dict[str, Any]) -> str:
     """What a rung's step consists of; what its kernels leave of the step's time is the device waiting."""
     profile, step = found["profiles"][name], found["ladder"][name]["median"]
     kinds = [*profile["kinds"].items(), ("no kernel running", step - sum(profile["kinds"].values()))]
-    rows = [(kind, f"{1e3 * seconds:.3f}", _percent(seconds / step)) for kind, seconds in kinds]
+    launches = {kind: f"{count:.0f}" for kind, count in profile.get("launches", {}).items()}
+    rows = [(kind, f"{1e3 * seconds:.3f}", _percent(seconds / step), launches.get(kind, "")) for kind, seconds in kinds]
     longest = [(f"`{kernel[:90]}`", f"{1e3 * seconds:.3f}") for kernel, seconds in profile["longest"]]
     return (
         f"### Where the time of a step goes: {name}\n\n"
-        + _table(["kernels", "ms", "of the step"], rows)
+        + _table(["kernels", "ms", "of the step", "launches"], rows)
         + "\n\n"
         + _table(["the longest", "ms a step, all launches"], longest)
     )
+
+
+def _remark(found: dict[str, Any]) -> str:
+    """What whoever ran it wrote beside the numbers by hand."""
+    return f" {found['remark']}" if "remark" in found else ""
 
 
 def _packing(found: dict[str, Any]) -> str:
@@ -265,7 +272,7 @@ def _packing(found: dict[str, Any]) -> str:
     ]
     return (
         f"## Several runs at once on one GPU\n\n{found['card']}; the published network, a process a run, steps "
-        "recorded and not compiled, evaluation included.\n\n"
+        f"recorded and not compiled, evaluation included.{_remark(found)}\n\n"
         + _table(["runs", "images/s, all together", "against one", "of the slowest"], rows)
     )
 

@@ -13,7 +13,7 @@ import os
 import re
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +32,7 @@ from tests.benchmarks.loops import HandWritten, Listening, PillowImages
 from tests.benchmarks.measuring import ROOT, ROUNDS, Unavailable, data_dir, in_turn
 
 EAGER, GRAPH, COMPILE = "eager, loaded by 8 workers", "+ CUDA graph", "+ compile"
-FIRST = 5  # steps whose losses are compared
+FIRST = 16  # steps whose losses are compared: with and without CutMix, some of each are replayed ones
 STEPS = 391
 LOADER_STEPS = 40
 WORKERS = 8
@@ -84,6 +84,7 @@ def measure(rounds: int = ROUNDS) -> dict[str, Any]:
         "matrix_product_tflops": product / 1e12,
         "ladder": rows,
         "loss_differences": agreement,
+        "losses_compared": FIRST,
         "seconds_to_begin": ladder.seconds_to_begin,
         "profiles": profiles,
     }
@@ -208,7 +209,7 @@ def matrix_product(size: int = 8192) -> float:
 
 
 def profile(training: Training) -> dict[str, Any]:
-    """What the device does in a step of a training that has long begun: seconds by kind, and the longest kernels."""
+    """What the device does in a step of a training that has long begun: its kernels by kind, and the longest."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
 
@@ -224,12 +225,21 @@ def profile(training: Training) -> dict[str, Any]:
 
 
 def summed(kernels: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    """Seconds by kind of kernel, and of the longest by name, from (name, seconds) of each launch."""
+    """Seconds and launches by kind of kernel, seconds of the longest by name, all a step's.
+
+    From (name, seconds / PROFILED) of each launch in PROFILED steps.
+    """
     kinds, names = defaultdict[str, float](float), defaultdict[str, float](float)
+    launches: Counter[str] = Counter()
     for name, seconds in kernels:
         kinds[kind_of(name)] += seconds
         names[name] += seconds
-    return {"kinds": dict(_longest_first(kinds)), "longest": _longest_first(names)[:LONGEST]}
+        launches[kind_of(name)] += 1
+    return {
+        "kinds": dict(_longest_first(kinds)),
+        "launches": {kind: count / PROFILED for kind, count in launches.items()},
+        "longest": _longest_first(names)[:LONGEST],
+    }
 
 
 def _longest_first(seconds: Mapping[str, float]) -> list[tuple[str, float]]:

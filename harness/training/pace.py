@@ -15,6 +15,7 @@ from harness.training.loop import Training
 EVALUATION_COST = 0.3  # seconds of evaluating an image over training on it, until it is measured
 PROBE_BATCH = 32  # images
 MEMORY = 0.02  # weight of the newest step in the moving mean
+ONCE = 4  # a step or first evaluation of so many times what was expected compiled something, which is not done again
 
 
 class Pace:
@@ -44,15 +45,18 @@ class Pace:
         now = time.perf_counter()
         took, self._clock = now - self._clock, now
         self.epoch, self.step = epoch, step
-        if self._counted <= 1 or self.step_seconds is None:  # the first step warms up: the second replaces it
-            self.step_seconds = took
+        if self._counted <= 1 or self.step_seconds is None:  # one of the first two warms up
+            self.step_seconds = min(took, self.step_seconds or took)
         else:
+            took = min(took, ONCE * self.step_seconds)
             self.step_seconds += max(1 / self._counted, MEMORY) * (took - self.step_seconds)
         self._counted += 1
 
     def epoch_done(self, epoch: int) -> None:
         now = time.perf_counter()
-        self.evaluate_seconds, self._clock = now - self._clock, now
+        took, self._clock = now - self._clock, now
+        first = self.evaluate_seconds is None
+        self.evaluate_seconds = min(took, ONCE * self._expected_evaluation()) if first else took
         self.epoch, self.step = epoch + 1, 0
 
     @property
@@ -62,11 +66,12 @@ class Pace:
     def seconds_left(self) -> float:
         """To the end of the last epoch; early stopping may end it before."""
         step = self.step_seconds or 0.0
-        evaluation = self.evaluate_seconds
-        if evaluation is None:
-            evaluation = EVALUATION_COST * self.val_images * step * self.steps / self.train_images
+        evaluation = self._expected_evaluation() if self.evaluate_seconds is None else self.evaluate_seconds
         epochs = self.epochs - self.epoch + 1
         return max(epochs * (self.steps * step + evaluation) - self.step * step, 0.0)
+
+    def _expected_evaluation(self) -> float:
+        return EVALUATION_COST * self.val_images * (self.step_seconds or 0.0) * self.steps / self.train_images
 
     def expected_seconds(self, images_per_second: float, epoch: int, step: int) -> float:
         """From `epoch`, `step` to the end at a given pace, before anything was measured here."""

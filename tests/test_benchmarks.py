@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import document, gpu, parity, step
+from tests.benchmarks import document, gpu, packing, parity, step
 from tests.benchmarks.measuring import Rounds, Unavailable, data_dir, in_turn
 
 REPORTS = Path(__file__).parent.parent / "reports"
@@ -103,6 +103,41 @@ def test_a_steps_kernels_are_summed_by_kind() -> None:
     assert list(found["kinds"]) == list(found["launches"])
     assert set(found["launches"].values()) == {1.0}
     assert [name for name, _ in found["longest"]] == list(seconds)
+
+
+TRAINS = """
+import sys, time
+print("ready", flush=True)
+for line in sys.stdin:
+    time.sleep(0.05)
+    print(100.0 * int(line), flush=True)
+"""
+
+
+def test_runs_at_once_are_started_once_and_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path))
+    found = packing.throughputs({}, TRAINS)
+    assert {count: row["images_per_second"] for count, row in found.items()} == {"1": 200.0, "2": 400.0, "4": 800.0}
+    assert {row["slowest"] for row in found.values()} == {200.0}
+    with pytest.raises(Unavailable, match="one of the runs ended with 3"):
+        packing.throughputs({}, "import sys; sys.exit(3)")
+
+
+def test_mps_is_started_for_the_runs_alone_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(Unavailable, match="there is no nvidia-cuda-mps-control"), packing.mps():
+        pass
+    program = tmp_path / packing.MPS
+    program.write_text(f'#!/bin/sh\necho "$1" $(cat) >> {tmp_path}/told\n')
+    program.chmod(0o755)
+    with packing.mps() as environment:
+        assert Path(environment["CUDA_MPS_PIPE_DIRECTORY"]).is_dir()
+        assert (tmp_path / "told").read_text() == "-d\n"
+    assert (tmp_path / "told").read_text() == "-d\n quit\n"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(Unavailable, match="-d ended with 1"), packing.mps():
+        pass
 
 
 def results(of: str = "bench") -> dict[str, Any]:

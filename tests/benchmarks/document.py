@@ -260,15 +260,16 @@ def _remark(found: dict[str, Any]) -> str:
 
 
 def _packing(found: dict[str, Any]) -> str:
-    runs = found["runs"]
+    alone = found["runs"]["1"]["images_per_second"]
     rows = [
         (
-            count,
+            f"{count}{how}",
             f"{row['images_per_second']:,.0f}",
-            _times(row["images_per_second"] / runs["1"]["images_per_second"]),
+            _times(row["images_per_second"] / alone),
             f"{row['slowest']:,.0f}",
         )
-        for count, row in runs.items()
+        for key, how in (("runs", ""), ("runs_under_mps", ", under MPS"))
+        for count, row in found.get(key, {}).items()
     ]
     return (
         f"## Several runs at once on one GPU\n\n{found['card']}; the published network, a process a run, steps "

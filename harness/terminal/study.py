@@ -14,6 +14,7 @@ from harness.spec.ablation import Study
 from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate, runs_to_do, train_teachers
 from harness.study.executor import executor_for
+from harness.study.expected import counted
 from harness.study.plan import PlannedRun
 from harness.terminal.failures import advice, failure_table
 from harness.terminal.live import RunDisplay, StudyDisplay
@@ -32,9 +33,8 @@ def ablate_and_show(study: Study, options: AblateOptions, console: Console) -> O
     to_do = runs_to_do(plan, options)
     arms = [(arm.arm.name, arm.runs) for arm in plan.arms]
     done = plan.count("done")
-    text = (
-        f"{escape(study.name)}: {len(arms)} arms x {len(study.seeds)} seeds = {len(plan.runs)} runs, {done} done before"
-    )
+    size = f"{counted(len(arms), 'arm')} x {counted(len(study.seeds), 'seed')} = {counted(len(plan.runs), 'run')}"
+    text = f"{escape(study.name)}: {size}, {done} done before"
     if plan.count("failed") and not options.retry_failed:
         text += f", {plan.count('failed')} failed (--retry-failed runs them again)"
     console.print(text if to_do else f"{text}: nothing to train")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -101,6 +102,7 @@ class Training:
         self.spec, self.seed, self.split, self.hardware, self.teacher = spec, seed, split, hardware, teacher
         device = hardware.device
         self.steps = -(-len(split.train) // spec.train.batch_size)
+        self.full_size = min(spec.train.batch_size, len(split.train))
         self.model: ResNet = build_model(spec, device)
         initialise(self.model, seed)
         self.model.to(memory_format=MEMORY_FORMAT)
@@ -109,9 +111,12 @@ class Training:
         self.learning_rate = LearningRate(spec.optim, self.optimizer, spec.train.epochs, self.steps)
         self.lookahead = optim.Lookahead(spec.optim.lookahead, self.parameters) if spec.optim.lookahead else None
         self.average = optim.Average(spec.optim.ema, self.model) if spec.optim.ema else None
+        self.forward: Callable[..., Tensor] = (
+            self.model
+        )  # of batches of the full size; all others are left to the model
         if compiles(spec, hardware):
             torch.compiler.reset()  # or what is compiled would depend on the networks before it in this process
-            self.model.compile(dynamic=False)  # one network for any size of batch would be slower for all of them
+            self.forward = torch.compile(self.model, dynamic=False)  # for any size it would be slower for this one
         self.normalise = Normaliser.of(spec.dataset.mean, spec.dataset.std, device)
         self.lead, self.stream = Lead(device), work_stream(device)
         self.step: Step = self._step
@@ -200,8 +205,9 @@ class Training:
 
     def _step(self, batch: Batch, kept: Tensor | None) -> StepResult:
         """Move the weights by the gradients of one batch."""
+        forward = self.forward if len(batch.images) == self.full_size else self.model
         with autocast(self.hardware):
-            logits = self.model(batch.images, kept).float()
+            logits = forward(batch.images, kept).float()
         loss = objective(self.spec.loss, logits, batch.labels, batch.mix, self.soft_targets(batch.images))
         self.optimizer.zero_grad()
         loss.backward()
@@ -299,12 +305,15 @@ class Training:
 
 
 def compiles(spec: ExperimentSpec, hardware: Hardware) -> bool:
-    """Whether the network is compiled: as the spec says, `auto` where the training is long enough for it to pay.
+    """Whether steps on full batches are compiled: as the spec says, `auto` where training is long enough for it to pay.
+
+    The last batch of an epoch and evaluation are not: to compile the network for their sizes takes longer than all of
+    them together.
 
     On a CPU it never is: 2 % faster, after a minute's compilation. On a GPU by the work that there is: on an H200 the
-    published network's epochs took 1.36 s instead of 1.67 (reports/bench_gpu.md), its compilation 71 s the first time
-    and about 10 s with the compiler's cache, which a study's runs share. So at `COMPILE_PAYS`, 100 epochs of it, it
-    pays for three seeds or more; a run that stays alone gains from 230 epochs on. And only where there is a compiler:
+    published network's epochs took 1.36 s instead of 1.67 (reports/bench_gpu.md), its compilation for three sizes of
+    batch, one of which remains, 71 s the first time and about 10 s with the compiler's cache, which a study's runs
+    share. So at `COMPILE_PAYS`, 100 epochs of it, it pays for three seeds or more. And only where there is a compiler:
     `true` without one ends the run with torch's own words for what is missing.
     """
     if spec.train.compile != "auto":

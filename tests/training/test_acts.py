@@ -469,7 +469,12 @@ def check_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, dynamic: compiled.append(self))
+
+    def compile_network(network: nn.Module, dynamic: bool) -> nn.Module:
+        compiled.append(network)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile_network)
     for asked in (False, True):
         training = Trace({"train.compile": asked}, 1, monkeypatch).training
     assert compiled == [training.model]

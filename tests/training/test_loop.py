@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
@@ -257,6 +259,33 @@ def test_a_compiled_network_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPa
     again.load_state_dict(begun.saved)
     again.fit(continued)
     assert timeless(begun.rows + continued.rows) == timeless(compiled.rows)
+
+
+def test_full_batches_alone_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """84 images in batches of 32: the last 20 and the evaluation go through the network as it is."""
+    sizes: list[int] = []
+
+    def compile_network(network: nn.Module, dynamic: bool) -> Callable[..., Tensor]:
+        assert not dynamic
+
+        def run(images: Tensor, kept: Tensor | None) -> Tensor:
+            sizes.append(len(images))
+            logits: Tensor = network(images, kept)
+            return logits
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_network)
+    train = {"epochs": 2, "batch_size": 32}
+    compiled, plain = Recorder(), Recorder()
+    Training(make_spec(train={**train, "compile": True}), 0, make_split(84), CPU).fit(compiled)
+    assert sizes == [32, 32] * 2
+    Training(make_spec(train=train), 0, make_split(84), CPU).fit(plain)
+    assert timeless(compiled.rows) == timeless(plain.rows)
+    sizes.clear()
+    one_size = {**train, "batch_size": 1000, "compile": True}
+    Training(make_spec(train=one_size), 0, make_split(84), CPU).fit(Recorder())
+    assert sizes == [84] * 2
 
 
 def test_compiling_by_itself_is_for_long_trainings_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,9 +111,8 @@ class Training:
         self.learning_rate = LearningRate(spec.optim, self.optimizer, spec.train.epochs, self.steps)
         self.lookahead = optim.Lookahead(spec.optim.lookahead, self.parameters) if spec.optim.lookahead else None
         self.average = optim.Average(spec.optim.ema, self.model) if spec.optim.ema else None
-        self.forward: Callable[..., Tensor] = (
-            self.model
-        )  # of batches of the full size; all others are left to the model
+        # What batches of the full size go through; all others, and evaluation, through the model.
+        self.forward: Callable[..., Tensor] = self.model
         if compiles(spec, hardware):
             torch.compiler.reset()  # or what is compiled would depend on the networks before it in this process
             self.forward = torch.compile(self.model, dynamic=False)  # for any size it would be slower for this one

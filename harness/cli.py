@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -648,6 +649,7 @@ def main() -> None:
     try:
         app()
     except HarnessError as error:
+        _end_at_once()
         if debug:
             traceback.print_exc()
         show_error(error)
@@ -655,6 +657,14 @@ def main() -> None:
     except BrokenPipeError:  # `harness runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        _end_at_once()
+
+
+def _end_at_once() -> None:
+    """All is saved and told: one more Ctrl-C ends the process, without a trace of what libraries put away meanwhile."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -88,6 +89,8 @@ def harness(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
             cli.main()
         except SystemExit as ended:
             code = int(ended.code or 0)
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         output = capsys.readouterr()
         return Result(code, output.out, output.err)
 

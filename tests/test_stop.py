@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,3 +116,15 @@ def test_time_limit() -> None:
     assert over()
     assert over.reason == "time_limit"
     assert over.seconds_left == 0.0
+
+
+def test_a_ctrl_c_after_the_last_word_prints_nothing(tmp_path: Path) -> None:
+    """Python takes its time to end; what libraries put away meanwhile must not be what a user sees."""
+    code = (
+        "import os, signal, sys\nfrom harness import cli\nsys.argv = ['harness', 'run', 'nope.yaml']\n"
+        "try: cli.main()\nfinally: os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGINT
+    assert "nope.yaml: there is no such file" in ended.stderr
+    assert "Traceback" not in ended.stderr

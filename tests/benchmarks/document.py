@@ -243,12 +243,21 @@ def _profile(name: str, found: dict[str, Any]) -> str:
     """What a rung's step consists of; what its kernels leave of the step's time is the device waiting."""
     profile, step = found["profiles"][name], found["ladder"][name]["median"]
     kinds = [*profile["kinds"].items(), ("no kernel running", step - sum(profile["kinds"].values()))]
-    launches = {kind: f"{count:.0f}" for kind, count in profile.get("launches", {}).items()}
-    rows = [(kind, f"{1e3 * seconds:.3f}", _percent(seconds / step), launches.get(kind, "")) for kind, seconds in kinds]
+    launches = profile.get("launches", {})
+    heads = ["kernels", "ms", "of the step", *(["launches"] if launches else [])]
+    rows = [
+        (
+            kind,
+            f"{1e3 * seconds:.3f}",
+            _percent(seconds / step),
+            *([f"{launches.get(kind, 0):.0f}"] if launches else []),
+        )
+        for kind, seconds in kinds
+    ]
     longest = [(f"`{kernel[:90]}`", f"{1e3 * seconds:.3f}") for kernel, seconds in profile["longest"]]
     return (
         f"### Where the time of a step goes: {name}\n\n"
-        + _table(["kernels", "ms", "of the step", "launches"], rows)
+        + _table(heads, rows)
         + "\n\n"
         + _table(["the longest", "ms a step, all launches"], longest)
     )

@@ -110,6 +110,7 @@ def call(*arguments: str) -> Result:
         code = int(ended.code or 0)
     finally:
         sys.argv = argv
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return Result(code, out.getvalue(), err.getvalue())
 
 

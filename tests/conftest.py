@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.wandb_backend.backend import Backend
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 DATA_DIR = Path(os.environ.get("HARNESS_DATA_DIR", "data")).resolve()
 
 TINY = """\

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from harness.matching import load_study
 from harness.reporting import build, words
 from harness.reporting.model import Arm, StudyReport
 from harness.reporting.statistics import Verdict
-from harness.spec.ablation import Study, load_study
+from harness.spec.ablation import Study
 from harness.tracking.store import Store
 from harness.training.guard import parameters_of
 

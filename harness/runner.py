@@ -179,15 +179,26 @@ def read_test_set(run_id: str, options: RunOptions) -> Record:
         spec = experiment_from_dict(record.spec)
         hardware = device.resolve(options.device, record.provenance.get("precision", spec.train.precision))
         split = load_split(spec, options.data_dir)
-        training = Training(spec, record.seed, replace(split, validation=None).to(hardware.device), hardware)
-        results = {}
-        for which, path in (("final", folder.final), ("best", folder.best), ("final_flip_tta", folder.final)):
-            scores: Scores | None = getattr(record.results, which)
-            results[which] = scores and _with_test_values(scores, path, training, flip=which == "final_flip_tta")
-        record.results = Results(**results)
+        try:
+            with device.arithmetic(hardware, spec.train.deterministic):
+                record.results = _tested(record, spec, folder, split, hardware)
+        finally:
+            device.let_go(hardware)
         record.test_reads += 1
         folder.write_record(record)
     return record
+
+
+def _tested(
+    record: Record, spec: ExperimentSpec, folder: RunFolder, split: Split, hardware: device.Hardware
+) -> Results:
+    """The record's results with the test set's values in them."""
+    training = Training(spec, record.seed, replace(split, validation=None).to(hardware.device), hardware)
+    results = {}
+    for which, path in (("final", folder.final), ("best", folder.best), ("final_flip_tta", folder.final)):
+        scores: Scores | None = getattr(record.results, which)
+        results[which] = scores and _with_test_values(scores, path, training, flip=which == "final_flip_tta")
+    return Results(**results)
 
 
 def check_readable(protocol: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from harness.tracking.record import Record, Wandb
 from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint
 from harness.training.data import load_split
+from harness.training.device import Hardware
+from harness.training.evaluate import evaluate
 from tests.conftest import Harness
 from tests.tracking.reading import read_mirror
 from tests.training.build import StopAfter, timeless
@@ -202,6 +205,30 @@ def test_protocol_holdout_leaves_the_test_set_alone_until_asked(spec: Experiment
     assert read.results.final.test_accuracy is not None
     assert read.results.final.val_accuracy == record.results.final.val_accuracy
     assert read_test_set(record.run_id, options()).test_reads == 2
+
+
+def test_the_test_set_is_read_in_the_run_s_own_arithmetic(
+    spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a GPU would evaluate in TF32 what it trained, and validated, in fp32."""
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"protocol": "holdout"})})
+    record = runner.run(spec, options=options())
+    told: list[str] = []
+
+    @contextmanager
+    def arithmetic(hardware: Hardware, deterministic: bool) -> Iterator[None]:
+        told.append(f"in {hardware.precision}")
+        yield
+        told.append("out")
+
+    def evaluating(*args: Any, **more: Any) -> Any:
+        told.append("evaluated")
+        return evaluate(*args, **more)
+
+    monkeypatch.setattr("harness.training.device.arithmetic", arithmetic)
+    monkeypatch.setattr("harness.runner.evaluate", evaluating)
+    read_test_set(record.run_id, options())
+    assert told == [f"in {record.provenance['precision']}", "evaluated", "evaluated", "out"]  # final and best
 
 
 def test_protocol_full_has_no_validation(spec: ExperimentSpec) -> None:

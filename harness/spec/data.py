@@ -11,6 +11,9 @@ from harness.spec.datasets import DATASETS, Dataset
 
 Protocol = Literal["paper", "holdout", "full"]
 
+HOLDOUT_SHARE = 0.1
+"""Of each class's training images, what protocol holdout keeps for validation."""
+
 
 class FolderContent(Spec):
     """What a folder of images holds, as far as a run depends on it. Filled in by reading the folder."""
@@ -21,6 +24,8 @@ class FolderContent(Spec):
     """The folders' names, sorted: class 0 first."""
     train_images: PositiveInt
     """Training images, all classes together."""
+    held_out: PositiveInt | None = None
+    """Those of them that protocol holdout keeps for validation; null in records of before it was counted."""
     test_images: PositiveInt
     """Test images."""
     digest: str
@@ -67,6 +72,7 @@ class Data(Spec):
             image_shape=content.image_shape,
             class_names=content.class_names,
             train_images=content.train_images,
+            held_out=content.held_out or round(HOLDOUT_SHARE * content.train_images),
             test_images=content.test_images,
             mean=(0.5,) * channels,
             std=(0.25,) * channels,

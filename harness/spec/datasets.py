@@ -14,7 +14,8 @@ from hashlib import sha256
 class Dataset:
     """Facts of a named data set.
 
-    `image_shape` is (channels, height, width); `mean` and `std` are per channel on the [0, 1] scale;
+    `image_shape` is (channels, height, width); `held_out` of the training images are protocol holdout's validation
+    set, a tenth of each class; `mean` and `std` are per channel on the [0, 1] scale;
     `digest` is SHA-256 over train images, train labels, test images, test labels as uint8 in file order.
     """
 
@@ -22,6 +23,7 @@ class Dataset:
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     train_images: int
+    held_out: int
     test_images: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -54,6 +56,7 @@ DATASETS: dict[str, Dataset] = {
         image_shape=(3, 32, 32),
         class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         train_images=50_000,
+        held_out=5_000,
         test_images=10_000,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2023, 0.1994, 0.2010),  # the published recipe's; the true ones are 0.2470, 0.2435, 0.2616
@@ -64,6 +67,7 @@ DATASETS: dict[str, Dataset] = {
         image_shape=(3, 32, 32),
         class_names=tuple(CIFAR100_CLASSES.split()),
         train_images=50_000,
+        held_out=5_000,
         test_images=10_000,
         mean=(0.5071, 0.4865, 0.4409),  # the true ones of the training images, as most recipes have them
         std=(0.2673, 0.2564, 0.2762),
@@ -74,6 +78,7 @@ DATASETS: dict[str, Dataset] = {
         image_shape=(1, 8, 8),
         class_names=tuple("0123456789"),
         train_images=1_438,
+        held_out=143,
         test_images=359,
         mean=(0.3052,),
         std=(0.3759,),

@@ -100,8 +100,8 @@ class ExperimentSpec(Spec):
 
     @property
     def train_images(self) -> int:
-        """Images of an epoch, as near as is known before the split: holdout keeps a tenth of each class."""
-        return round(self.dataset.train_images * (0.9 if self.data.protocol == "holdout" else 1.0))
+        """Images of an epoch: all training images but those that protocol holdout keeps for validation."""
+        return self.dataset.train_images - (self.dataset.held_out if self.data.protocol == "holdout" else 0)
 
     def _monitor_mistakes(self) -> list[tuple[str, str]]:
         watched = []
@@ -148,4 +148,19 @@ class ExperimentSpec(Spec):
         if self.train.batch_size > self.train_images:
             what = f"{self.train.batch_size} is larger than the {self.train_images} training images"
             mistakes.append(("train.batch_size", what))
+        elif self.model.norm == "batch" and self._smallest_map() == 1 and self._last_batch() == 1:
+            what = (
+                f"{self.train_images} training images in batches of {self.train.batch_size} end with a batch of one, "
+                f"of which batch normalisation can't tell a spread: the last group's maps are of one pixel"
+            )
+            mistakes.append(("train.batch_size", what))
         return mistakes
+
+    def _smallest_map(self) -> int:
+        """Pixels of the last group's maps: each group after the first halves rows and columns, rounded up."""
+        height, width = self.dataset.image_shape[1:]
+        shrink: int = 2 ** (len(self.model.depths) - 1)
+        return -(-height // shrink) * -(-width // shrink)
+
+    def _last_batch(self) -> int:
+        return (self.train_images - 1) % self.train.batch_size + 1

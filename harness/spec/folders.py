@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NoReturn
 
 from harness.errors import InputError, Problem
-from harness.spec.data import FolderContent
+from harness.spec.data import HOLDOUT_SHARE, FolderContent
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +37,7 @@ TOLD = 10
 THREADS = min(8, os.cpu_count() or 1)
 
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on, rows are columns
+_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # the chunks in which Pillow looks for the tag
 _LAYOUT = "one folder a class: <class>/*.png, or train/<class>/... and test/<class>/..."
 
 
@@ -95,15 +96,16 @@ def read_content(path: Path, size: int | None) -> FolderContent:
         raise InputError(problems)
     height, width = next(iter(shapes.values())) if size is None else (size, size)
     per_class = Counter(file.label for file in listing.train)
-    held_out = 0 if listing.test else sum(share_of(images, TEST_SHARE) for images in per_class.values())
+    tested = {label: 0 if listing.test else share_of(images, TEST_SHARE) for label, images in per_class.items()}
     digest = sha256()
     for name in sorted(headers):
         digest.update(name.encode() + b"\0" + headers[name].digest)
     return FolderContent(
         image_shape=(1 if all(header.grey for header in headers.values()) else 3, height, width),
         class_names=listing.class_names,
-        train_images=len(listing.train) - held_out,
-        test_images=len(listing.test) if listing.test else held_out,
+        train_images=len(listing.train) - sum(tested.values()),
+        held_out=sum(share_of(images - tested[label], HOLDOUT_SHARE) for label, images in per_class.items()),
+        test_images=len(listing.test) if listing.test else sum(tested.values()),
         digest=digest.hexdigest(),
     )
 
@@ -264,16 +266,16 @@ def _read_header(file: ImageFile) -> _Header | Problem:
             if image.mode == "F":
                 raise ValueError("its pixels are floating-point numbers")
             width, height = image.size
-            shape = (width, height) if _is_turned(image) else (height, width)
+            shape = (width, height) if _is_turned(image, content) else (height, width)
             return _Header(sha256(content).digest(), image.mode in GREY_MODES, shape)
     except Exception as error:  # damage surfaces in Pillow as whatever it leads to
         return unreadable_image(file.path, error)
 
 
-def _is_turned(image: Image.Image) -> bool:
+def _is_turned(image: Image.Image, content: bytes) -> bool:
     """Whether EXIF says that rows are to be shown as columns."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return False  # to look for one behind the pixels, Pillow would decode them
+    if image.format == "PNG" and not any(mark in content for mark in _PNG_EXIF):
+        return False  # to look for it behind the pixels, Pillow would decode them
     return bool(image.getexif().get(_ORIENTATION, 1) >= 5)
 
 

@@ -68,7 +68,7 @@ class Surroundings:
         if (path, size) not in self._contents:
             self._contents[path, size] = read_content(Path(path), size)
         content = self._contents[path, size].model_dump(mode="json")
-        if folder.get("content") not in (None, content):
+        if not _agrees(folder.get("content"), content):
             where = origin.where(("data", "folder", "content"))
             raise InputError(f"{path} holds other images than this says", where=where, fix="leave `content` out.")
         return tree | {"data": data | {"folder": folder | {"content": content}}}
@@ -100,33 +100,48 @@ class Surroundings:
         return self._teachers[path]
 
 
+def _agrees(told: Any, content: dict[str, Any]) -> bool:
+    """Whether what a file or a record says of a folder is so; an older record says less."""
+    return told is None or (isinstance(told, dict) and all(told[key] in (None, content.get(key)) for key in told))
+
+
 def check_teacher(student: ExperimentSpec, teacher: ExperimentSpec, where: str) -> None:
     """Whether `student` can learn from `teacher`, and may.
 
     Raises:
         InputError: they know different classes or images, or the teacher has seen what the student must not.
     """
-    problems = [Problem(what, where, fix) for what, fix in _mismatches(student, teacher)]
-    if problems:
-        raise InputError(problems)
+    if mismatch := _mismatch(student, teacher):
+        what, fix = mismatch
+        raise InputError(f"the teacher, {teacher.name}, {what}", where=where, fix=fix)
 
 
-def _mismatches(student: ExperimentSpec, teacher: ExperimentSpec) -> list[tuple[str, str]]:
+def _mismatch(student: ExperimentSpec, teacher: ExperimentSpec) -> tuple[str, str] | None:
+    """What keeps them apart, and what to do about it. Other images are none, but for those that hold others out."""
     ours, theirs = student.dataset, teacher.dataset
-    mismatches = []
     if ours.class_names != theirs.class_names:
-        what = f"the teacher, {teacher.name}, knows {_classes(theirs)} and the student {_classes(ours)}"
-        mismatches.append((what, "a teacher is trained on the same classes in the same order."))
-    elif ours.image_shape != theirs.image_shape:
-        what = (
-            f"the teacher, {teacher.name}, takes images of shape {theirs.image_shape}, the student {ours.image_shape}"
-        )
-        mismatches.append((what, "a teacher takes the same images."))
-    if student.data.protocol == "holdout" and teacher.data.protocol != "holdout" and not mismatches:
-        what = f"the teacher, {teacher.name}, is trained on the images that protocol holdout keeps for validation"
-        mismatches.append((what, "train the teacher under `protocol: holdout` too."))
-    return mismatches
+        what = f"knows {_classes(theirs)} and the student {_classes(ours)}"
+        return what, "a teacher is trained on the same classes in the same order."
+    if ours.image_shape != theirs.image_shape:
+        what = f"takes images of shape {theirs.image_shape}, the student {ours.image_shape}"
+        return what, "a teacher takes the same images."
+    if (ours.mean, ours.std) != (theirs.mean, theirs.std):
+        what = f"is trained on {_images(teacher)}, which are normalised otherwise than the student's"
+        return what, f"train the teacher on {_images(student)}."
+    if student.data.protocol != "holdout":
+        return None
+    if ours.digest != theirs.digest:
+        what = f"is trained on {_images(teacher)}; those that protocol holdout keeps for validation may be among them"
+        return what, f"train the teacher on {_images(student)} under `protocol: holdout` too."
+    if teacher.data.protocol != "holdout":
+        what = "is trained on the images that protocol holdout keeps for validation"
+        return what, "train the teacher under `protocol: holdout` too."
+    return None
 
 
 def _classes(dataset: Dataset) -> str:
     return f"{dataset.classes} classes ({dataset.title})"
+
+
+def _images(spec: ExperimentSpec) -> str:
+    return f"the images of {spec.data.folder.path if spec.data.folder else spec.dataset.title}"

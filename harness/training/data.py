@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from harness.errors import InputError
-from harness.spec.data import Data, Folder
+from harness.spec.data import HOLDOUT_SHARE, Data, Folder
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.folders import TEST_SHARE, share_of
 from harness.training import cifar
 from harness.training.folder import read_folder
-
-HOLDOUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)

@@ -47,17 +47,17 @@ def block_gates(channels: int, spec: Model) -> SqueezeExcitation | None:
     return None
 
 
-def project(projection: nn.Conv2d, x: Tensor) -> Tensor:
-    """The 1x1 convolution of a shortcut, [N, C, H, W] to [N, C', H/stride, W/stride].
+def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution that may have a stride, [N, C, H, W] to [N, C', H/stride, W/stride].
 
-    Few channels have their pixels picked first: for fewer than 16 (on AVX2, 8) and a stride oneDNN writes over memory
-    that is not its own in the backward pass (uxlfoundation/oneDNN#6035), which ended runs on images of 64 x 64.
+    Where its kernel is 1x1 few channels have their pixels picked first: for fewer than 16 (on AVX2, 8) and a stride
+    oneDNN writes over memory that is not its own in the backward pass (uxlfoundation/oneDNN#6035), which ended runs.
     """
-    if projection.in_channels >= 16 or projection.stride == (1, 1):
-        out: Tensor = projection(x)
+    if convolution.kernel_size != (1, 1) or convolution.stride == (1, 1) or convolution.in_channels >= 16:
+        out: Tensor = convolution(x)
         return out
-    rows, columns = projection.stride
-    return F.conv2d(x[:, :, ::rows, ::columns], projection.weight, projection.bias)
+    rows, columns = convolution.stride
+    return F.conv2d(x[:, :, ::rows, ::columns], convolution.weight, convolution.bias)
 
 
 def add_shortcut(residual: Tensor, shortcut: Tensor | None, kept: Tensor | None) -> Tensor:
@@ -94,7 +94,7 @@ class BasicBlock(nn.Module):
         self.zero_init = spec.zero_init
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        residual = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        residual = F.relu(self.norm1(convolve(self.conv1, x)), inplace=True)
         residual = self.norm2(self.conv2(residual))
         if self.se:
             residual = self.se(residual)
@@ -106,7 +106,7 @@ class BasicBlock(nn.Module):
     def _shortcut(self, x: Tensor) -> Tensor | None:
         if not self.has_shortcut:
             return None
-        return self.project_norm(project(self.project, x)) if self.project else x
+        return self.project_norm(convolve(self.project, x)) if self.project else x
 
 
 class PreactivationBlock(nn.Module):
@@ -134,7 +134,7 @@ class PreactivationBlock(nn.Module):
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         activated = F.relu(self.norm1(x))  # not in place: without norms this is x itself, which the shortcut needs
-        residual = F.relu(self.norm2(self.conv1(activated)), inplace=True)
+        residual = F.relu(self.norm2(convolve(self.conv1, activated)), inplace=True)
         if self.dropout:
             residual = F.dropout(residual, self.dropout, self.training)
         residual = self.conv2(residual)
@@ -145,7 +145,7 @@ class PreactivationBlock(nn.Module):
     def _shortcut(self, x: Tensor, activated: Tensor) -> Tensor | None:
         if not self.has_shortcut:
             return None
-        return project(self.project, activated) if self.project else x
+        return convolve(self.project, activated) if self.project else x
 
 
 BLOCKS = {"basic": BasicBlock, "preactivation": PreactivationBlock}

@@ -4,9 +4,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
 from harness.spec.composition import apply_overrides
 from harness.spec.documents import experiment_from_dict, load_experiment
+from harness.training.model import build_model
 from tests.spec.conftest import Writer, problem_at, problems_of
 
 # A dotted path, a value that is wrong there, and the words that the message must have.
@@ -92,6 +94,11 @@ def test_a_wrong_item_of_a_list_is_named(plain: dict[str, Any]) -> None:
         ({"augment.crop": {"padding": 9}}, "augment.crop.padding", "larger than the 8-pixel image"),
         ({"train.batch_size": 2000}, "train.batch_size", "larger than the"),
         (
+            {"model.depths": [1] * 4, "train.batch_size": 3},  # 1,438 images
+            "train.batch_size",
+            "end with a batch of one, of which batch normalisation can't tell a spread",
+        ),
+        (
             {"data.protocol": "full", "train.early_stopping": {"patience": 3}},
             "train.early_stopping.monitor",
             "no validation set",
@@ -102,6 +109,25 @@ def test_values_that_do_not_go_together(plain: dict[str, Any], overrides: dict[s
     (problem,) = problems_of(lambda: experiment_from_dict(apply_overrides(plain, overrides)))
     assert problem.where == path
     assert what in problem.what
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"model.depths": [1] * 3},  # maps of 2 x 2
+        {"model.norm": "none"},
+        {"train.batch_size": 4},
+        {"data.protocol": "holdout"},  # 1,295 images: the last batch has two
+    ],
+)
+def test_a_last_batch_of_one_image_is_no_conflict_where_it_trains(
+    plain: dict[str, Any], overrides: dict[str, Any]
+) -> None:
+    tree = {"model.depths": [1] * 4, "model.width": 4, "train.batch_size": 3} | overrides
+    spec = experiment_from_dict(apply_overrides(plain, tree))
+    model = build_model(spec, "cpu").train()
+    size = (spec.train_images - 1) % spec.train.batch_size + 1
+    model(torch.zeros(size, *spec.dataset.image_shape))
 
 
 def test_all_conflicts_of_a_file_are_told(plain: dict[str, Any]) -> None:

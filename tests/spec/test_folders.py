@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from harness.errors import InputError, Problem
 from harness.spec.folders import find_images, list_images, read_content, share_of
+from harness.training.folder import decode
 from tests.data_files import class_folders, picture, save
 
 
@@ -111,6 +113,28 @@ def test_size_is_of_the_upright_image(tmp_path: Path, ending: str) -> None:
     exif[0x0112] = 6
     save(tmp_path / f"dog/turned.{ending}", picture(1, 5, 9), exif=exif)
     assert read_content(tmp_path, None).image_shape == (3, 9, 5)
+
+
+@pytest.mark.parametrize("chunk", [b"eXIf", b"zTXt", b"iTXt"])
+def test_an_orientation_behind_the_pixels_counts(tmp_path: Path, chunk: bytes) -> None:
+    """Where the PNG standard allows it, and where Pillow finds it when it decodes the image."""
+    class_folders(tmp_path, {"cat": 3, "dog": 3}, height=9, width=5)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = exif.tobytes()
+    profile = f"\nexif\n{len(raw):8}\n{raw.hex()}\n".encode()
+    xmp = b'<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    content = {
+        b"eXIf": raw.removeprefix(b"Exif\0\0"),
+        b"zTXt": b"Raw profile type exif\0\0" + zlib.compress(profile),
+        b"iTXt": b"XML:com.adobe.xmp\0\0\0\0\0" + xmp,
+    }[chunk]
+    whole = len(content).to_bytes(4) + chunk + content + zlib.crc32(chunk + content).to_bytes(4)
+    save(tmp_path / "dog/turned.png", picture(1, 5, 9))
+    before, end = (tmp_path / "dog/turned.png").read_bytes().rsplit(b"\0\0\0\0IEND", 1)
+    (tmp_path / "dog/turned.png").write_bytes(before + whole + b"\0\0\0\0IEND" + end)
+    assert read_content(tmp_path, None).image_shape == (3, 9, 5)
+    assert decode([tmp_path / "dog/turned.png"], 3, 9, 5, scale=False).shape == (1, 9, 5, 3)
 
 
 def test_share_is_rounded_and_never_nothing() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from harness.spec.ablation import load_study
 from harness.spec.documents import experiment_from_dict, load_experiment
-from harness.spec.identity import run_id
+from harness.spec.identity import run_id, spec_digest
 from tests.spec.conftest import Writer, problem_at, problems_of
 
 TEACHER = "base: plain.yaml\nmodel: {width: 32}\nguard: {max_parameters: null}\n"
@@ -101,6 +101,39 @@ def test_a_teacher_that_has_seen_the_held_out_images(write: Writer) -> None:
     assert load_experiment(student).data.protocol == "holdout"
 
 
+def digits_as_files(root: Path) -> None:
+    """A folder of the digits' classes and shape: other images than the named data set's."""
+    for digit in range(10):
+        for number in range(10):
+            (root / str(digit)).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), number).save(root / str(digit) / f"{number}.png")
+
+
+def test_a_teacher_of_images_that_are_normalised_otherwise(write: Writer, here: Path) -> None:
+    """It would see the student's, which are nothing like its own: 94 % of the digits became 47 %."""
+    digits_as_files(here / "images")
+    write("teacher.yaml", TEACHER + "data: {dataset: folder, folder: {path: images}}\ntrain: {batch_size: 4}\n")
+    problem = problem_at(problems_of(lambda: load_experiment(write("student.yaml", STUDENT))), "loss.distill.teacher")
+    assert "images, which are normalised otherwise" in problem.what
+    assert problem.fix == "train the teacher on the images of scikit-learn digits."
+
+
+def test_a_teacher_of_other_images_may_have_seen_those_that_are_held_out(write: Writer, here: Path) -> None:
+    for name in ("these", "those"):
+        digits_as_files(here / name)
+    Image.new("L", (8, 8), 99).save(here / "those" / "0" / "more.png")
+    data = "data: {{dataset: folder, protocol: {protocol}, folder: {{path: {path}}}}}\ntrain: {{batch_size: 4}}\n"
+    write("teacher.yaml", TEACHER + data.format(protocol="holdout", path="those"))
+    student = write("student.yaml", STUDENT + data.format(protocol="holdout", path="these"))
+    problem = problem_at(problems_of(lambda: load_experiment(student)), "loss.distill.teacher")
+    assert "those; those that protocol holdout keeps for validation may be among them" in problem.what
+    write("student.yaml", STUDENT + data.format(protocol="full", path="these"))
+    assert load_experiment(student).loss.distill  # more images to learn from are no mistake
+    write("teacher.yaml", TEACHER + data.format(protocol="holdout", path="these"))
+    write("student.yaml", STUDENT + data.format(protocol="holdout", path="these"))
+    assert load_experiment(student).loss.distill
+
+
 def test_teachers_in_a_circle(write: Writer) -> None:
     write("teacher.yaml", TEACHER + "loss: {distill: {teacher: student.yaml}}\n")
     problems = problems_of(lambda: load_experiment(write("student.yaml", STUDENT)))
@@ -166,6 +199,16 @@ def test_a_folder_is_read_when_the_file_is(write: Writer, here: Path) -> None:
     assert run_id(load_experiment(path, ["data.folder.path=moved"]), 0) != run_id(spec, 0)
     # a record of it stands for itself, with the folder gone
     assert experiment_from_dict(spec.model_dump(mode="json")) == spec
+
+
+def test_a_record_that_tells_less_of_its_folder_is_read(write: Writer, here: Path) -> None:
+    """Of before the held-out images were counted."""
+    make_folder(here / "images")
+    spec = load_experiment(write("experiments/mine.yaml", FOLDER.replace("folder, ", "folder, protocol: holdout, ")))
+    tree = spec.model_dump(mode="json")
+    assert spec.dataset.held_out == tree["data"]["folder"]["content"].pop("held_out") == 2
+    old = experiment_from_dict(tree)
+    assert (old.train_images, spec_digest(old)) == (14, spec_digest(spec))
 
 
 def test_a_folder_that_is_not_there(write: Writer, here: Path) -> None:

@@ -56,6 +56,16 @@ def test_a_share_is_chosen_by_hash_class_by_class() -> None:
         assert stratified_share(labels, purpose, part).tolist() == share(labels.tolist(), purpose, part)
 
 
+@pytest.mark.parametrize("per_class", [3, 9, 17])
+def test_the_held_out_images_are_counted_before_they_are_chosen(tmp_path: Path, per_class: int) -> None:
+    """So that what a run says of its steps and its time, and what it refuses, is of the images that it has."""
+    class_folders(tmp_path, {"cat": per_class, "dog": per_class, "eel": per_class + 4})
+    for spec in (of_folder(tmp_path, protocol="holdout"), make_spec(data={"protocol": "holdout"})):
+        split = load_split(spec, tmp_path)
+        assert split.validation
+        assert (len(split.train), len(split.validation)) == (spec.train_images, spec.dataset.held_out)
+
+
 def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read from its file without importing it, and from itself where the file is not where it was."""
     own = data._digits_table()

@@ -10,9 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.spec.model import Model
-from harness.training.model import BasicBlock, ResNet, SqueezeExcitation, build_model, draw_kept, initialise, project
+from harness.training.model import (
+    BasicBlock,
+    ResNet,
+    SqueezeExcitation,
+    build_model,
+    convolve,
+    draw_kept,
+    initialise,
+)
 from tests.training.build import make_spec
 
 TOGGLES: dict[str, dict[str, Any]] = {
@@ -340,7 +349,7 @@ def test_a_projection_is_its_convolution_however_few_channels_it_has(channels: i
     """Images of 64 x 64: with few channels a strided 1x1 convolution's own backward pass may end the process."""
     projection = nn.Conv2d(channels, 8, 1, stride).to(memory_format=torch.channels_last)
     x = torch.randn(2, channels, 64, 64).to(memory_format=torch.channels_last)
-    result = project(projection, x)
+    result = convolve(projection, x)
     with torch.no_grad():
         assert torch.allclose(result, projection(x), atol=1e-6)
     result.square().sum().backward()
@@ -350,3 +359,32 @@ def test_a_projection_is_its_convolution_however_few_channels_it_has(channels: i
     assert torch.allclose(projection.weight.grad[:, :, 0, 0], expected, rtol=1e-3, atol=1e-2)
     assert projection.bias is not None
     assert projection.bias.grad is not None
+
+
+class Convolutions(TorchDispatchMode):
+    """Notes the weight's shape and the stride of each convolution that torch computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.seen.append((tuple(args[1].shape), tuple(args[3])))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("block", ["basic", "preactivation"])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_no_network_asks_for_a_strided_1x1_convolution_of_few_channels(block: str, kernel_size: int) -> None:
+    """In its backward pass oneDNN writes over others' memory, and the run ends: "munmap_chunk(): invalid pointer"."""
+    spec = make_spec(model={"depths": [1, 1, 1], "width": 4, "block": block, "kernel_size": kernel_size})
+    network = build_model(spec, "cpu")
+    with Convolutions() as convolutions:
+        network(torch.randn(2, 1, 8, 8))
+    assert len(convolutions.seen) == 1 + 3 * 2 + 2  # the stem, two a block, two projections
+    few = [(shape, stride) for shape, stride in convolutions.seen if shape[1] < 16 and shape[2:] == (1, 1)]
+    assert few
+    assert all(stride == (1, 1) for _, stride in few)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from harness.study import asked, local
 from harness.study.ablate import ablate
 from harness.study.devices import check_devices, parse_devices, share_out
 from harness.study.executor import Job
-from harness.study.local import LocalExecutor, Worker, free_slot
+from harness.study.local import LocalExecutor, Worker, free_slot, threads_per_worker
 from harness.training import device, guard
 from tests.conftest import Harness
 
@@ -59,6 +60,30 @@ def test_gpus_that_are_not_there_are_told_with_those_that_are() -> None:
         check_devices([0, 2, 3], 2, None)
     with pytest.raises(InputError, match=r"one GPU, 0 \(CUDA_VISIBLE_DEVICES=5: indices are positions in it\)"):
         check_devices([5], 1, "5")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "slots", "expected"),
+    [("", 2, 4), ("3", 2, 3), ("16", 2, 4), ("2,1", 1, 2), ("0", 1, 8), ("none", 1, 8), ("", 16, 1), ("1", 16, 1)],
+)
+def test_a_worker_takes_no_more_threads_than_the_user_allows(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, slots: int, expected: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert threads_per_worker(slots) == expected
+
+
+def test_the_peak_of_memory_is_the_run_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may train one run after another, a teacher first; the peak decides whether steps are recorded."""
+    reset: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)  # there is no GPU
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
+    hardware = device.Hardware(torch.device("cuda", 1), "none", "fp32", 1)
+    for initialized, expected in ((False, []), (True, [hardware.device])):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda initialized=initialized: initialized)
+        with device.arithmetic(hardware, deterministic=False):
+            assert reset == expected
 
 
 @pytest.fixture

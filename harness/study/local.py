@@ -212,6 +212,12 @@ def _kill(working: Sequence[Worker]) -> None:
 
 
 def threads_per_worker(slots: int, counted: Callable[[], int | None] = os.cpu_count) -> int:
-    """Threads that let `slots` processes share the machine without crowding each other."""
+    """Threads that let `slots` processes share the machine without crowding each other.
+
+    No more than `OMP_NUM_THREADS` says, which `harness run` honours as torch does.
+    """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else counted() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # OpenMP: one number for each nested level
+    if wanted.isdecimal() and int(wanted) > 0:
+        return max(min(available // slots, int(wanted)), 1)
     return max(available // slots, 1)

@@ -9,8 +9,8 @@ from torch import Tensor
 def cutout(images: Tensor, centres: Tensor, size: int) -> Tensor:
     """Blank one square of each image, in place, with 0: after normalisation that is the mean colour.
 
-    As in the authors' code the square reaches from centre - size // 2 over `size` pixels and is cut off at the
-    image's edges.
+    The square reaches from centre - size // 2 over `size` pixels and is cut off at the image's edges: as in the
+    authors' code, where an odd size covers a pixel less.
 
     Args:
         images: [B, C, H, W], normalised.

@@ -143,7 +143,10 @@ def can_compile() -> bool:
 
 @contextmanager
 def arithmetic(hardware: Hardware, deterministic: bool) -> Iterator[None]:
-    """Set torch's global CUDA switches for one run and put them back: device, cudnn's search, determinism, no TF32."""
+    """Set torch's global CUDA switches for one run and put them back: device, cudnn's search, determinism, no TF32.
+
+    What `usage` tells of memory begins anew.
+    """
     if hardware.kind != "cuda":
         yield
         return
@@ -154,6 +157,8 @@ def arithmetic(hardware: Hardware, deterministic: bool) -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
     cudnn.allow_tf32 = False  # fp32 means fp32: TF32 has a mantissa of 10 bits
     try:
+        if torch.cuda.is_initialized():  # or the runs before this one in the process would count as its memory
+            torch.cuda.reset_peak_memory_stats(hardware.device)
         with torch.cuda.device(hardware.device):  # what names no device means this one, not the first
             yield
     finally:

@@ -31,7 +31,11 @@ class MixedBatch:
 
 
 def mix_images(images: Tensor, mix: MixedBatch) -> Tensor:
-    """CutMix (in place) or Mixup of [B, C, H, W]; the memory's layout stays."""
+    """CutMix (in place) or Mixup of [B, C, H, W].
+
+    The memory's layout stays channels last, but for Mixup of images of one channel, whose strides torch then takes
+    for a contiguous tensor's.
+    """
     if mix.box is None:
         return mix.kept * images + (1 - mix.kept) * images[mix.partner]
     top, bottom, left, right = mix.box

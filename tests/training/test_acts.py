@@ -527,6 +527,7 @@ INERT = {
     "data.folder.content.image_shape",
     "data.folder.content.class_names",
     "data.folder.content.train_images",
+    "data.folder.content.held_out",
     "data.folder.content.test_images",
     "data.folder.content.digest",
     "loss.distill.teacher_digest",

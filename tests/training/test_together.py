@@ -192,7 +192,7 @@ def test_what_is_told_and_kept_is_the_average() -> None:
         ({"optim.schedule": "cosine"}, "write {kind: cosine}"),
         ({"optim.optimizer": "adamw"}, "write {kind: adamw}"),
         ({"loss": {"label_smoothing": 0.1, "distill": {"teacher": "t.pt", "weight": 1.0}}}, "never acts"),
-        ({"data.protocol": "holdout", "train.batch_size": 1400}, "larger than the 1294 training images"),
+        ({"data.protocol": "holdout", "train.batch_size": 1400}, "larger than the 1295 training images"),
         ({"augment.scaling": {"low": 1.3}}, "larger than `high`"),
         ({"augment.scaling": {"low": 1.0, "high": 1.0}}, "never acts"),
         ({"augment.cutout": {"size": 9}}, "larger than the 8-pixel image"),

@@ -215,6 +215,8 @@ def ablate_command(
     from harness.matching import load_study
 
     study = load_study(file, override or [], seeds)
+    if output and (not output.name or output.is_dir()):
+        raise InputError("this is a folder", where=f"--output {output}", fix="name a file, e.g. reports/mine.md")
     console = _console(stderr=as_json)
     from harness.options import AblateOptions
     from harness.study.devices import parse_devices
@@ -347,7 +349,10 @@ def report_command(
         list[str] | None, typer.Argument(help="An ablation file, or runs; nothing: every run.", show_default=False)
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: reports/<study>.md.")] = None,
-    format: Annotated[str, typer.Option("--format", help="md, html, csv, json, tex; several with commas.")] = "md",
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="md, html, csv, json, tex; several with commas. Default: the output's, else md."),
+    ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="As `ablate` was given.")] = None,
     override: Annotated[
         list[str] | None, typer.Option("--override", metavar="PATH=VALUE", help="As `ablate` was given.")
@@ -363,7 +368,16 @@ def report_command(
     from harness.terminal.report import make_report
 
     make_report(
-        what or [], runs_dir, output, format.split(","), _console(), seeds, override or [], check, evidence, data_dir
+        what or [],
+        runs_dir,
+        output,
+        format.split(",") if format else None,
+        _console(),
+        seeds,
+        override or [],
+        check,
+        evidence,
+        data_dir,
     )
 
 
@@ -619,7 +633,11 @@ def _write_report(study: Any, runs_dir: Path, output: Path, formats: list[str]) 
     from harness import reporting
     from harness.tracking.store import Store
 
-    return reporting.write(reporting.build(study, Store(runs_dir)), output, formats)
+    store = Store(runs_dir)
+    report = reporting.build(study, store)
+    for problem in store.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return reporting.write(report, output, formats)
 
 
 def _plan_document(plan: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.reporting.as_json import to_json
     from harness.reporting.copying import evidence
     from harness.reporting.model import RunsReport, StudyReport
-    from harness.reporting.output import check, path_of, render, write
+    from harness.reporting.output import check, not_compared, path_of, render, stem_of, write
     from harness.reporting.runs import build_runs
     from harness.reporting.study import build, build_card
 
@@ -27,8 +27,10 @@ __all__ = [
     "build_runs",
     "check",
     "evidence",
+    "not_compared",
     "path_of",
     "render",
+    "stem_of",
     "to_json",
     "write",
 ]
@@ -41,8 +43,10 @@ _HOMES = {
     "build_runs": "runs",
     "check": "output",
     "evidence": "copying",
+    "not_compared": "output",
     "path_of": "output",
     "render": "output",
+    "stem_of": "output",
     "to_json": "as_json",
     "write": "output",
 }

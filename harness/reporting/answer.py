@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.reporting import words
-from harness.reporting.method import METRIC
+from harness.reporting.method import METRIC, further_runs
 from harness.reporting.model import Arm, StudyReport
 from harness.reporting.runs import statuses
 from harness.reporting.statistics import Verdict
@@ -77,8 +77,10 @@ def _power(report: StudyReport) -> list[str]:
     if report.detectable is None or report.spread is None:
         return []
     sd, df = report.spread
+    whole = all(run.counted for run in report.runs)
+    with_seeds = f"{'with' if whole else 'even with all'} {words.plural(len(report.seeds), 'seed')}"
     return [
-        f"Inconclusive is not equal: with {words.plural(len(report.seeds), 'seed')} and the spread seen here "
+        f"Inconclusive is not equal: {with_seeds} and the spread seen here "
         f"({100 * sd:.2f} points, {words.plural(df, 'degree')} of freedom) an arm must differ by "
         f"{100 * report.detectable:.2f} points to be found four times in five."
     ]
@@ -92,9 +94,11 @@ def _published(report: StudyReport) -> list[str]:
         return []
     beside = "" if report.published.alike else " (not selected alike)"
     where = {True: ", inside", False: ", outside", None: ""}[base.inside]
-    predicted = f"{where} what a further run of the base would give" if where else ""
+    predicted = f"{where} what {further_runs(reference.runs)} of the base would give" if where else ""
     difference = base.difference or 0.0
     apart = f"{words.points(abs(difference)).lstrip('+')} points {'above' if difference > 0 else 'below'} it"
+    if not difference:
+        apart = "at it"
     return [
         f"Published is {words.percent(reference.accuracy)} % ({words.escape(reference.label)}){predicted}: "
         f"the base stands {apart}{beside}."

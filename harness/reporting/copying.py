@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.reporting.scrub import scrub, scrubbed
-from harness.reporting.study import Found, match
+from harness.reporting.study import Found, match, stored_predictions, stored_rows
 from harness.spec.ablation import Study
 from harness.spec.paths import resolved
 from harness.tracking.record import Record
@@ -21,15 +21,16 @@ def evidence(study: Study, store: Store, target: Path) -> list[Path]:
     """Copy the study's runs from `store` to the runs folder `target`; the folders written.
 
     Each holds the record without host name, absolute paths and traceback, the journal, and predicted
-    labels with the true ones. The report from `target` has the same bytes as the one from `store`.
-    InputError when `target` is the store itself. Nothing in `target` is deleted.
+    labels with the true ones; what of these is damaged is left out, as the report leaves it out (`store.problems`).
+    The report from `target` has the same bytes as the one from `store`. InputError when `target` is the store
+    itself. Nothing in `target` is deleted but what of these runs is not in `store` any more.
     """
     if resolved(target) == resolved(store.root):
         raise InputError("the evidence can't be written into the runs folder it is taken from", where=str(target))
     entries = store.entries()
     runs = [found for found in match(study, entries).values() if found is not None]
     runs += _teachers([record for _, record in runs], entries)
-    return [_copy(folder, record, Store(target).folder(record.name, record.run_id)) for folder, record in runs]
+    return [_copy(folder, record, Store(target).folder(record.name, record.run_id), store) for folder, record in runs]
 
 
 def _teachers(students: Sequence[Record], entries: Sequence[Found]) -> list[Found]:
@@ -44,16 +45,16 @@ def _distillation(record: Record) -> dict[str, Any] | None:
     return distill
 
 
-def _copy(source: RunFolder, record: Record, target: RunFolder) -> Path:
-    from harness.tracking.journal import Journal
-
+def _copy(source: RunFolder, record: Record, target: RunFolder, store: Store) -> Path:
     target.write_record(presentable(record))
-    if source.journal_path.exists():
-        rows = Journal(source.journal_path).rows()
+    if rows := stored_rows(source, store):
         atomic_write_text(target.journal_path, "".join(json.dumps(row) + "\n" for row in rows))
-    if source.predictions_path.exists():
-        stored = source.read_predictions()
-        target.write_predictions(None, stored["predicted"], stored["labels"], stored["images"])
+    else:
+        target.journal_path.unlink(missing_ok=True)
+    if told := stored_predictions(source, store):
+        target.write_predictions(None, told.predicted, told.labels, told.images)
+    else:
+        target.predictions_path.unlink(missing_ok=True)
     return target.path
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.reporting.statistics import Summary, summarize
+from harness.tracking.store import Images
 
 SHOWN = 24
 """Of the images an arm wins and loses, so many of each are named."""
@@ -26,8 +27,8 @@ class Predictions:
     """[N], class numbers."""
     labels: np.ndarray = field(repr=False)
     """[N], the true ones."""
-    images: str
-    """Which set: test or validation."""
+    images: Images
+    """Which set."""
 
     @property
     def right(self) -> np.ndarray:

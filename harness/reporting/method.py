@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.reporting import conditions, words
 from harness.reporting.model import Arm, Published, Run, RunCard, StudyReport
-from harness.reporting.statistics import ALPHA, smallest_sign_flip_p
+from harness.reporting.statistics import ALPHA, EXACT_FLIPS, smallest_sign_flip_p
 
 PROTOCOL = {
     "paper": (
@@ -62,9 +62,17 @@ def published_words(report: StudyReport, published: Published) -> str:
             f"The published network has {words.count(reference.parameters)} parameters, this base "
             f"{words.count(report.base.parameters)}: not the same network."
         )
-    further = "a further run" if reference.runs == 1 else f"the mean of {reference.runs} further runs"
-    text.append(f"*A further run*: 95 % prediction interval of {further} of the arm; *inside*: published lies in it.")
+    further = further_runs(reference.runs)
+    text.append(
+        f"*{further[0].upper()}{further[1:]}*: 95 % prediction interval of {further} of the arm; *inside*: published "
+        "lies in it."
+    )
     return " ".join(text)
+
+
+def further_runs(runs: int) -> str:
+    """What is predicted, for a published number that is the mean of `runs`."""
+    return "a further run" if runs == 1 else f"the mean of {runs} further runs"
 
 
 def sensitivity(report: StudyReport) -> str:
@@ -72,9 +80,12 @@ def sensitivity(report: StudyReport) -> str:
     pairs = max((arm.paired.n for arm in report.arms if arm.paired), default=0)
     least = smallest_sign_flip_p(pairs)
     smallest = f" (with {words.plural(pairs, 'pair')} it can't be below {least:.3g})" if pairs else ""
+    flips = (
+        "exact sign-flip test" if pairs <= EXACT_FLIPS else f"sign-flip test, of more than {EXACT_FLIPS} pairs drawn"
+    )
     return (
         "Not the verdict, but whether it hangs on its assumptions. Paired: mean difference at equal seeds ± its 95 % "
-        f"t-interval, unadjusted; flip p: exact sign-flip test{smallest}; corr.: between arm and base over seeds, "
+        f"t-interval, unadjusted; flip p: {flips}{smallest}; corr.: between arm and base over seeds, "
         "which pairing profits from; Welch p: unequal spreads, Holm-adjusted over all planned arms."
     )
 
@@ -237,11 +248,18 @@ def _recomputed(runs: Sequence[Run]) -> list[str]:
 
 
 def _extension(report: StudyReport, runs: Sequence[Run]) -> list[str]:
-    """Told where runs of this study were planned with fewer seeds than others, with what that does to the verdicts."""
-    planned = {tuple(run.provenance.get("planned_seeds") or ()) for run in runs} - {()}
+    """Told where runs of this study were planned with fewer seeds than later ones, with what that does to verdicts.
+
+    Runs that it shares with other studies were planned by those.
+    """
+    planned: list[tuple[int, ...]] = []
+    for run in sorted(runs, key=lambda run: str(run.provenance.get("started") or "")):
+        seeds = tuple(run.provenance.get("planned_seeds") or ())
+        if run.study == report.name and len(seeds) > len(planned[-1] if planned else ()):
+            planned.append(seeds)
     if len(planned) < 2:
         return []
-    told = ", then ".join(conditions.numbers(seeds) for seeds in sorted(planned, key=lambda seeds: (len(seeds), seeds)))
+    told = ", then ".join(map(conditions.numbers, planned))
     return [
         f"**Extended after a look**: planned with seeds {told}. The intervals and p values do not account for the "
         f"choice to go on: of studies without any true difference that go from 3 to 5 to 8 seeds until an arm has a "

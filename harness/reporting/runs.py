@@ -22,7 +22,7 @@ UNFINISHED = {
     "crashed": "crashed",
     "killed": "killed",
     "interrupted": "interrupted, not continued",
-    "running": "still running",
+    "running": "no end recorded: it is running, or its process was killed",
 }
 
 
@@ -60,6 +60,7 @@ def run_of(record: Record, arm: str | None = None, journal: Sequence[Mapping[str
         macs=record.macs,
         conditions=conditions.of_record(record, epochs),
         spec=record.spec,
+        study=record.study,
         provenance=scrubbed({key: value for key, value in record.provenance.items() if key not in MACHINE}),
         journal=tuple(journal),
     )

@@ -48,8 +48,8 @@ Verdict = Literal["helps", "hurts", "no relevant difference", "inconclusive"]
 
 NO_SPREAD = 1e-12
 """A deviation this small is rounding: accuracies are multiples of one image in at most 1e7."""
-EXACT_FLIPS = 36
-"""Up to so many pairs all sign patterns are counted; above, 100,000 are drawn from a fixed generator."""
+EXACT_FLIPS, DRAWN_FLIPS = 36, 100_000
+"""Up to so many pairs all sign patterns are counted; above, so many are drawn from a fixed generator."""
 
 
 @dataclass(frozen=True)
@@ -308,8 +308,11 @@ def _correlation(first: Sequence[float], second: Sequence[float]) -> float | Non
 
 
 def smallest_sign_flip_p(n_seeds: int) -> float:
-    """The smallest p that a sign-flip test over `n_seeds` pairs can give: 2/2^k, and 1 without pairs."""
-    return min(1.0, 2.0 ** (1 - n_seeds))
+    """The smallest p that a sign-flip test over `n_seeds` pairs can give: 2/2^k, and 1 without pairs.
+
+    Where signs are drawn it is one of the draws and the pattern seen.
+    """
+    return min(1.0, 2.0 ** (1 - n_seeds)) if n_seeds <= EXACT_FLIPS else 1 / (DRAWN_FLIPS + 1)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float | None:
@@ -323,7 +326,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
         return 1.0
     if n > EXACT_FLIPS:
         sums = np.abs(_drawn_signs(n) @ values)
-        return float((np.count_nonzero(sums >= seen) + 1) / 100_001)  # the one seen is among them
+        return float((np.count_nonzero(sums >= seen) + 1) / (DRAWN_FLIPS + 1))  # the one seen is among them
     # Every pattern is one of the first half's with one of the second's: 2^(n/2) sums to sort, not 2^n to make.
     first, second = _signed_sums(values[: n // 2]), np.sort(_signed_sums(values[n // 2 :]))
     above = len(second) - np.searchsorted(second, seen - first, side="left")
@@ -333,8 +336,8 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
 
 @lru_cache(maxsize=1)
 def _drawn_signs(n: int) -> np.ndarray:
-    """100,000 patterns of `n` signs: the same for every arm of a study."""
-    return np.random.default_rng(0).choice([-1.0, 1.0], (100_000, n))
+    """Patterns of `n` signs: the same for every arm of a study."""
+    return np.random.default_rng(0).choice([-1.0, 1.0], (DRAWN_FLIPS, n))
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:

@@ -139,12 +139,12 @@ def _run(arm: ablation.Arm, seed: int, found: Found | None, store: Store) -> Run
         epochs, metric = arm.spec.train.epochs, metric_of(arm.spec.data.protocol)
         return Run(arm.spec.name, arm.name, seed, MISSING, None, epochs, metric, why_not="no record of it")
     folder, record = found
-    run = run_of(record, arm.name, _rows(folder, store))
-    predictions = _stored_predictions(folder, store)
+    run = run_of(record, arm.name, stored_rows(folder, store))
+    predictions = stored_predictions(folder, store)
     return replace(run, predictions=predictions, contradiction=_contradiction(record, predictions))
 
 
-def _stored_predictions(folder: RunFolder, store: Store) -> Predictions | None:
+def stored_predictions(folder: RunFolder, store: Store) -> Predictions | None:
     """None where there are none; damaged ones cost the run what is told by image, and are told like a record."""
     if not folder.predictions_path.exists():
         return None
@@ -169,7 +169,7 @@ def _contradiction(record: Record, predictions: Predictions | None) -> str | Non
     return f"its predictions are right on {right} of {images} images ({predictions.accuracy}), its record says {told}"
 
 
-def _rows(folder: RunFolder, store: Store) -> list[dict[str, Any]]:
+def stored_rows(folder: RunFolder, store: Store) -> list[dict[str, Any]]:
     """The journal; a damaged one costs the run its curve, not the study its report, and is told like a record."""
     try:
         return Journal(folder.journal_path).rows()

@@ -10,7 +10,7 @@ from harness.reporting.contrasts import Contrast
 from harness.reporting.document import Cell, Column, Table, table
 from harness.reporting.factors import Grid
 from harness.reporting.images import ClassAccuracy, ImageCount
-from harness.reporting.method import ARMS_BESIDE, METRIC
+from harness.reporting.method import ARMS_BESIDE, METRIC, further_runs
 from harness.reporting.model import AgainstPublished, Arm, Interaction, Ladder, Run, RunCard, Step, StudyReport
 from harness.reporting.statistics import Interval, Summary
 
@@ -116,12 +116,13 @@ def _what_differs(arm: Arm) -> Cell:
 
 def published(report: StudyReport) -> Table:
     """Each arm beside the published number."""
+    predicted = further_runs(report.published.reference.runs if report.published else 1)
     columns: list[tuple[Column, Callable[[AgainstPublished], Cell]]] = [
         (ARM, lambda row: name(row.arm)),
         (Column("n", "n", right=True), lambda row: count(row.accuracy.n)),
         (Column("accuracy", "accuracy %", right=True), lambda row: mean_accuracy(row.accuracy)),
         (Column("difference", "difference", right=True), lambda row: difference(row.difference, n=row.accuracy.n)),
-        (Column("further_run", "a further run", right=True), _prediction),
+        (Column("further_run", predicted, right=True), _prediction),
         (Column("inside", "inside"), _inside),
     ]
     if report.published and report.published.reference.loss is not None:

@@ -27,7 +27,7 @@ def make_report(
     what: Sequence[str],
     runs_dir: Path,
     output: Path | None,
-    formats: Sequence[str],
+    formats: Sequence[str] | None,
     console: Console,
     seeds: int | None = None,
     overrides: Sequence[str] = (),
@@ -37,15 +37,35 @@ def make_report(
 ) -> None:
     """Write, check or copy the report of an ablation file, of some runs, or of every run.
 
-    `data_dir`: where the images are, for pictures; None: the report does without them.
+    Args:
+        what: an ablation file, or runs; empty: every run.
+        runs_dir: the runs.
+        output: where the report is; None: `reports/<study>.md`.
+        formats: None: the one that `output` ends in, else Markdown.
+        console: where to say what was written.
+        seeds: as the study was given them.
+        overrides: likewise.
+        check: compare with what is there in place of writing.
+        evidence: where to copy what the report needs, in place of writing.
+        data_dir: where the images are, for pictures; None: the report does without them.
 
     Raises:
-        InputError: an unknown format, file or run.
+        InputError: an unknown format, file or run, no such runs folder, options that exclude each other.
         CheckFailed: `check`, and the file is not what the records give; shows how it differs.
     """
+    if evidence and (check or output or formats):
+        fix = "copy first, then `harness report ablations/x.yaml --runs-dir DIR` with what is asked of the report"
+        raise InputError("--evidence copies, it writes and checks no report", where="--evidence", fix=fix)
+    if output:
+        reporting.stem_of(output)  # before the records are read
+    formats = formats or [output.suffix[1:] if output and output.suffix[1:] in FORMATS else "md"]
     for format in formats:
         if format not in FORMATS:
             raise InputError(f"{format!r} is no format of a report", where="--format", fix=f"use {', '.join(FORMATS)}")
+    if not runs_dir.is_dir():
+        raise InputError(
+            "there is no such runs folder", where=str(runs_dir), fix="--runs-dir names the one that is meant"
+        )
     store = Store(runs_dir)
     study = None
     if len(what) == 1 and _is_file(what[0]):
@@ -77,6 +97,8 @@ def _check(report: StudyReport | RunsReport, files: Sequence[Path], runs_dir: Pa
     for file, difference in found.items():
         if difference is None:
             console.print(f"{file} is what the records in {runs_dir} give")
+            for path in reporting.not_compared(report, file):
+                console.print(f"not compared: the figures of {path}, which another version of matplotlib has drawn")
     if differing := [
         f"{file} is not what the records in {runs_dir} give:\n{text}" for file, text in found.items() if text
     ]:

@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.tracking.atomic import storage_error
 from harness.tracking.claim import Held, acquire
 from harness.tracking.record import Record
-from harness.tracking.select import matching, standing
+from harness.tracking.select import matching, standing_entries
 from harness.tracking.store import RunFolder, Store
 
 What = Literal["run set aside", "state of a finished run", "damaged checkpoint", "temporary file", "failed run"]
@@ -50,23 +50,25 @@ def prunable(store: Store, failed: str | None = None) -> list[Prunable]:
     for folder, record in store.entries():
         if folder.is_claimed():
             continue
-        if record.run_id in asked:
+        if folder.path in asked:
             found.append(_item("failed run", folder.path, folder))
         else:
             found += _parts(folder, record)
     return found
 
 
-def _failed(store: Store, condition: str) -> frozenset[str]:
-    """The run ids that the condition means."""
-    meant = matching(standing(store), condition)
+def _failed(store: Store, condition: str) -> frozenset[Path]:
+    """The folders of the runs that the condition means: of one id there may be a failed run and a finished one."""
+    entries = standing_entries(store)
+    meant = matching([record for _, record in entries], condition)
     if others := [record for record in meant if not record.failed]:
         named = ", ".join(f"{record.run_id} ({record.status})" for record in others[:3])
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         fix = "say which failures, e.g. --where status=failed or status=diverged"
         what = f"--prune removes failed runs only, and {condition} means others too: {named}{more}"
         raise InputError(what, where="--where", fix=fix)
-    return frozenset(record.run_id for record in meant)
+    chosen = set(map(id, meant))
+    return frozenset(folder.path for folder, record in entries if id(record) in chosen)
 
 
 def _parts(folder: RunFolder, record: Record) -> Iterator[Prunable]:

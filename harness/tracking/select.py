@@ -54,10 +54,15 @@ def _find(store: Store, text: str, read: Callable[[], list[Entry]]) -> Entry:
 
 def standing(store: Store) -> list[Record]:
     """Every record as it stands: one that says "running" of a process that is gone is told as killed."""
+    return [record for _, record in standing_entries(store)]
+
+
+def standing_entries(store: Store) -> list[Entry]:
+    """The same, each with its folder."""
     return [
-        record.model_copy(update={"status": "killed"})
+        (folder, record.model_copy(update={"status": "killed"}))
         if record.status == "running" and not folder.is_claimed()
-        else record
+        else (folder, record)
         for folder, record in store.entries()
     ]
 

@@ -219,6 +219,10 @@ def _wrong_with(arrays: dict[str, Any]) -> str | None:
     for name in ("predicted", "labels"):
         if arrays[name].dtype.kind not in "iu" or (arrays[name].size and arrays[name].max() >= MOST_CLASSES):
             return f"{name} are no class numbers"
+        if not arrays[name].size:
+            return "they are of no image"
+        if arrays[name].min() < 0:
+            return f"{name} are no class numbers"
     logits = arrays.get("logits")
     if logits is not None and not (
         logits.ndim == 2 and logits.dtype.kind == "f" and len(logits) == len(arrays["labels"])

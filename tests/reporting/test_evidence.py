@@ -64,6 +64,27 @@ def test_predictions_come_without_logits_and_nothing_else_comes(store: Store, tm
     assert found[1].wandb.state == "failed"
 
 
+def test_what_is_damaged_is_left_out_of_the_evidence_too(tmp_path: Path) -> None:
+    """As of the report; and what was written before it was damaged does not stay behind."""
+    study, store, copies = make_study({}, seeds=(0, 1)), Store(tmp_path / "runs"), tmp_path / "evidence"
+    fill(store, study, {"small": [0.7, 0.8]})
+    folders = [folder for folder, _ in store.entries()]
+    for folder in folders:
+        folder.write_predictions(None, np.array([3, 1]), np.array([3, 1]), "test")
+    assert len(list(copied_files(study, store, copies))) == 6
+    folders[0].predictions_path.write_bytes(b"PK")
+    folders[1].journal_path.write_text("{\n{}\n")
+    files = copied_files(study, store, copies)
+    assert len([path for path in files if path.name == "record.json"]) == 2
+    assert len(files) == 4
+    assert render(build(study, store), "md") == render(build(study, Store(copies)), "md")
+
+
+def copied_files(study: Study, store: Store, target: Path) -> list[Path]:
+    evidence(study, store, target)
+    return [path for path in target.rglob("*") if path.is_file()]
+
+
 def test_a_machine_called_like_an_arm_changes_no_name(store: Store, tmp_path: Path) -> None:
     study = make_study({}, seeds=(0, 1))
     fill(store, study, {"small": [0.7, 0.8]}, provenance={"host": "small"})

@@ -36,6 +36,30 @@ def test_a_study_planned_once_says_nothing(store: Store) -> None:
     assert "Extended" not in told(store, ONCE, {"no_se": 0.05})
 
 
+def test_runs_that_another_study_planned_are_no_look(store: Store) -> None:
+    """A study of two seeds over a base that another one has run with three."""
+    study = make_study(ARMS, seeds=range(2), margin=None)
+    for arm in study.arms:
+        for seed in study.seeds:
+            shared = arm is study.base
+            planned = {"planned_seeds": [0, 1, 2] if shared else [0, 1]}
+            record = make_record(study, arm, seed, 0.7 + NOISE[seed], provenance=planned)
+            add(store, record.model_copy(update={"study": "another"}) if shared else record)
+    assert "Extended" not in render(build(study, store), "md")
+
+
+def test_fewer_seeds_than_before_are_no_look(store: Store) -> None:
+    started = [
+        {"planned_seeds": [0, 1, 2], "started": "2026-01-01"},
+        {"planned_seeds": [0, 1], "started": "2026-01-02"},
+    ]
+    study = make_study(ARMS, seeds=range(2), margin=None)
+    for arm in study.arms:
+        for seed in study.seeds:
+            add(store, make_record(study, arm, seed, 0.7 + NOISE[seed], provenance=started[seed]))
+    assert "Extended" not in render(build(study, store), "md")
+
+
 def test_verdicts_that_the_looks_take_away_are_named(store: Store) -> None:
     # no_flip: p about 0.03, which is under 0.05 once and not twice
     text = told(store, TWICE, {"no_se": 0.05, "no_flip": -0.0137})

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from harness.errors import InputError
-from harness.reporting import build, build_runs, check, figures, render, to_json, words, write
+from harness.reporting import build, build_runs, check, figures, not_compared, render, to_json, words, write
 from harness.reporting.contents import document_of
 from harness.reporting.figures.canvas import apart
 from harness.reporting.model import StudyReport
@@ -277,6 +278,83 @@ def test_check_compares_figures_and_leaves_pictures_out(report: StudyReport, tmp
     assert check(report, page) is None
     page.write_text(page.read_text().replace("70.96 ±", "79.96 ±"))
     assert check(report, page)
+
+
+def test_check_takes_no_words_for_pictures(report: StudyReport, tmp_path: Path) -> None:
+    """What stands between their lines is a picture's own line, or it differs."""
+    path = tmp_path / "small.md"
+    write(report, path)
+    claim = "<!-- pictures -->\n**no_se is proven to be worse.**\n<!-- /pictures -->\n\n## Result"
+    path.write_text(path.read_text().replace("## Result", claim, 1))
+    assert "proven" in (check(report, path) or "")
+
+
+def test_check_takes_line_endings_as_they_are(report: StudyReport, tmp_path: Path) -> None:
+    path = tmp_path / "small.md"
+    write(report, path)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert check(report, path)
+
+
+def test_what_no_matplotlib_has_drawn_is_compared(report: StudyReport, tmp_path: Path) -> None:
+    write(report, tmp_path / "small.md", ("md", "html"))
+    figure, page = tmp_path / "figures" / "small-curves.png", tmp_path / "small.html"
+    other = PngInfo()
+    other.add_text("Software", "GIMP 2.10")
+    Image.new("RGB", (2, 2)).save(figure, pnginfo=other)
+    assert check(report, tmp_path / "small.md") == f"{figure} is not the figure that the records give"
+    text = page.read_text()
+    head, body = text.split("</head>")
+    for name in ("GIMP 2.10", "matplotlib"):
+        page.write_text(text.replace("</svg>", "<g/></svg>", 1).replace(figures.drawn_with(), name))
+        assert check(report, page)
+    claim = '</h1><meta name="generator" content="matplotlib 3.1.0"><h2>no_se is harmful</h2>'
+    page.write_text(f"{head}</head>{body.replace('</h1>', claim, 1)}")
+    assert check(report, page)
+    page.write_text(f"{head.replace(figures.drawn_with(), 'matplotlib 3.1.0')}</head>{body.replace('</h1>', claim, 1)}")
+    assert check(report, page)
+
+
+def test_what_was_not_compared_is_known(report: StudyReport, tmp_path: Path) -> None:
+    write(report, tmp_path / "small.md", ("md", "html", "csv"))
+    files = [tmp_path / f"small.{format}" for format in ("md", "html", "csv")]
+    assert [not_compared(report, path) for path in files] == [[], [], []]
+    figure, page = tmp_path / "figures" / "small-curves.png", files[1]
+    other = PngInfo()
+    other.add_text("Software", "matplotlib 3.1.0")
+    Image.new("RGB", (2, 2)).save(figure, pnginfo=other)
+    page.write_text(page.read_text().replace(figures.drawn_with(), "matplotlib 3.1.0"))
+    assert [not_compared(report, path) for path in files] == [[figure], [page], []]
+
+
+def test_two_reports_in_one_folder_have_their_own_figures(report: StudyReport, tmp_path: Path) -> None:
+    first, second = (write(report, tmp_path / f"{name}.md") for name in ("small", "other"))
+    assert not set(first) & set(second)
+    assert "(figures/other-curves.png)" in (tmp_path / "other.md").read_text()
+    assert check(report, tmp_path / "other.md") is None
+
+
+def test_a_folder_is_no_report(report: StudyReport, tmp_path: Path) -> None:
+    for folder in (Path("."), tmp_path):
+        with pytest.raises(InputError, match="this is a folder"):
+            write(report, folder)
+
+
+def test_the_mean_of_several_further_runs_is_called_that(seven: tuple[Study, Store]) -> None:
+    study, store = seven
+    assert study.reference
+    for runs, words_ in ((1, "a further run"), (4, "the mean of 4 further runs")):
+        reference = study.reference.model_copy(update={"runs": runs})
+        text = " ".join(render(build(replace(study, reference=reference), store), "md").split())
+        assert f"outside what {words_} of the base would give" in text
+        assert f"| {words_} |" in text
+        assert f"95 % prediction interval of {words_} of the arm" in text
+
+
+def test_power_is_told_of_the_runs_that_were_planned(troubled_report: StudyReport, report: StudyReport) -> None:
+    """With fewer than these it is less than the sentence says."""
+    assert "even with all 3 seeds and the spread" in " ".join(render(troubled_report, "md").split())
+    assert "not equal: with 3 seeds and the spread" in " ".join(render(report, "md").split())
 
 
 # --- figures ---

@@ -104,6 +104,17 @@ def test_failed_runs_go_only_when_asked(store: Store) -> None:
     assert not list(store.root.glob(".*.tmp"))
 
 
+def test_of_two_runs_with_one_id_the_finished_one_stays(store: Store) -> None:
+    """As two runs folders copied into one may leave them."""
+    finished = put(store, 1, "completed")
+    failed = store.folder("another", "0000000001")
+    failed.create()
+    failed.write_record(record(run_id="0000000001", name="another", status="crashed"))
+    assert [item.path for item in prunable(store, "status=failed")] == [failed.path]
+    prune(store, prunable(store, "status=failed"))
+    assert [entry.path for entry, _ in store.entries()] == [finished.path]
+
+
 @pytest.mark.parametrize("condition", ["status=completed", "name=base", "seed=3"])
 def test_a_condition_that_means_a_run_that_did_not_fail_is_refused(store: Store, condition: str) -> None:
     put(store, 1, "completed")

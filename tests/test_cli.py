@@ -150,8 +150,21 @@ def test_plan_ablate_report(harness: Harness) -> None:
     assert report["arms"][0]["difference"] is None
     assert report["arms"][1]["difference"].keys() >= {"mean", "interval", "p", "verdict", "paired"}
 
+    assert harness("report", "study.yaml", "-o", "page.html").code == 0
+    assert Path("page.html").read_text().startswith("<!DOCTYPE html>")
+    assert harness("report", "study.yaml", "-o", "page.html", "--check").code == 0
+    Path("page.html").write_text("garbage")
+    assert harness("report", "study.yaml", "-o", "page.html", "--check").code == 1
+
     assert harness("report", "study.yaml", "--evidence", "evidence").code == 0
     assert harness("report", "study.yaml", "--runs-dir", "evidence", "--check").code == 0
+    for more in (["--check"], ["-o", "x.md"], ["--format", "md"]):  # these it would not heed
+        assert harness("report", "study.yaml", "--evidence", "evidence", *more).code == 2
+
+    predictions = next(Path("runs").glob("*/predictions.npz"))
+    predictions.write_bytes(predictions.read_bytes()[:100])
+    for command in ("report", "ablate"):
+        assert f"left out: {predictions}" in harness(command, "study.yaml").err
     Path("reports/study.md").write_text("something else")
     assert harness("report", "study.yaml", "--check").code == 1
 
@@ -246,6 +259,9 @@ def test_bad_options(harness: Harness) -> None:
         ("rnu", "tiny.yaml"),
         ("report", "study.yaml", "--format", "docx"),
         ("report",),
+        ("report", "study.yaml"),
+        ("report", "study.yaml", "-o", "."),
+        ("ablate", "study.yaml", "--output", "."),
         ("ablate", "tiny.yaml"),
         ("ablate", "study.yaml", "--device", "gpu"),
         ("run", "study.yaml"),

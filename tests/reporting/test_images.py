@@ -173,6 +173,20 @@ def test_damaged_predictions_cost_the_images_alone(store: Store, predicted: Stud
     assert "damaged predictions" in store.problems[0].what
 
 
+@pytest.mark.parametrize(
+    ("predicted_", "problem"),
+    [(np.zeros(0, np.uint8), "they are of no image"), (np.full(997, -20, np.int16), "predicted are no class numbers")],
+)
+def test_predictions_of_nothing_are_damaged_too(
+    store: Store, predicted: Study, predicted_: np.ndarray, problem: str
+) -> None:
+    folder, _ = next(found for found in store.entries() if found[1].arm == "no_se" and found[1].seed == 0)
+    with open(folder.predictions_path, "wb") as file:
+        np.savez(file, predicted=predicted_, labels=np.zeros(len(predicted_), np.uint8), images=np.array("test"))
+    assert build(predicted, store).arms[1].last.n == 2
+    assert [one.what for one in store.problems] == [f"damaged predictions: {problem}"]
+
+
 def test_logits_are_left_where_they_are(store: Store, predicted: Study) -> None:
     """200 kB a run that no table needs."""
     folder, _ = store.entries()[0]

@@ -248,14 +248,14 @@ def _recomputed(runs: Sequence[Run]) -> list[str]:
 
 
 def _extension(report: StudyReport, runs: Sequence[Run]) -> list[str]:
-    """Told where runs of this study were planned with fewer seeds than later ones, with what that does to verdicts.
+    """Told where runs of an arm were planned with fewer seeds than later ones, with what that does to the verdicts.
 
-    Runs that it shares with other studies were planned by those.
+    Whichever study planned them: two that share an arm and the base have looked at the same difference.
     """
     planned: list[tuple[int, ...]] = []
     for run in sorted(runs, key=lambda run: str(run.provenance.get("started") or "")):
         seeds = tuple(run.provenance.get("planned_seeds") or ())
-        if run.study == report.name and len(seeds) > len(planned[-1] if planned else ()):
+        if run.arm != report.base.name and len(seeds) > len(planned[-1] if planned else ()):
             planned.append(seeds)
     if len(planned) < 2:
         return []

@@ -69,8 +69,6 @@ class Run:
     """What must be equal for runs to be compared (`conditions.CONDITIONS`); {} without a record."""
     spec: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """The experiment in full; {} without a record."""
-    study: str | None = None
-    """The study that the run was made for."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     """The conditions in which this run differs from the usual one of the base."""

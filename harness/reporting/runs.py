@@ -60,7 +60,6 @@ def run_of(record: Record, arm: str | None = None, journal: Sequence[Mapping[str
         macs=record.macs,
         conditions=conditions.of_record(record, epochs),
         spec=record.spec,
-        study=record.study,
         provenance=scrubbed({key: value for key, value in record.provenance.items() if key not in MACHINE}),
         journal=tuple(journal),
     )

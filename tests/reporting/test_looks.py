@@ -36,15 +36,13 @@ def test_a_study_planned_once_says_nothing(store: Store) -> None:
     assert "Extended" not in told(store, ONCE, {"no_se": 0.05})
 
 
-def test_runs_that_another_study_planned_are_no_look(store: Store) -> None:
-    """A study of two seeds over a base that another one has run with three."""
+@pytest.mark.parametrize("seeds_of_the_base", [1, 3])
+def test_a_base_that_another_study_has_run_is_no_look(store: Store, seeds_of_the_base: int) -> None:
     study = make_study(ARMS, seeds=range(2), margin=None)
     for arm in study.arms:
         for seed in study.seeds:
-            shared = arm is study.base
-            planned = {"planned_seeds": [0, 1, 2] if shared else [0, 1]}
-            record = make_record(study, arm, seed, 0.7 + NOISE[seed], provenance=planned)
-            add(store, record.model_copy(update={"study": "another"}) if shared else record)
+            planned = {"planned_seeds": list(range(seeds_of_the_base)) if arm is study.base else [0, 1]}
+            add(store, make_record(study, arm, seed, 0.7 + NOISE[seed], provenance=planned))
     assert "Extended" not in render(build(study, store), "md")
 
 

@@ -48,6 +48,17 @@ def test_the_reproduction_that_the_readme_tells_is_its_reports() -> None:
     assert [words for words in told if words not in (ROOT / "README.md").read_text()] == []
 
 
+def test_what_the_search_found_is_told_as_its_report_has_it() -> None:
+    arms = {arm.name: arm for arm in document.report_of("small_best").arms}
+    found, before = arms["small_best"].last, arms["none_of_them"].last
+    assert found.mean
+    assert before.mean
+    told = f"**{100 * before.mean:.2f} % became {100 * found.mean:.2f} %** (n = {found.n} each)"
+    assert told in (ROOT / "README.md").read_text()
+    parts = [arm.difference for name, arm in arms.items() if name not in ("small_best", "none_of_them")]
+    assert [part.verdict for part in parts if part] == ["hurts"] * 3
+
+
 def test_each_link_of_the_index_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (REPORTS / "README.md").read_text())
     assert links

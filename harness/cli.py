@@ -624,7 +624,7 @@ def _again() -> str:
 def _seconds(text: str) -> float:
     """ "3:50:00", "50:00" or "90" (seconds)."""
     parts = text.split(":")
-    if len(parts) > 3 or not all(part.isdigit() for part in parts):
+    if len(parts) > 3 or not all(part.isdecimal() for part in parts):
         raise InputError(f"{text!r} is no time", where="--time-limit", fix="write H:MM:SS, MM:SS or seconds")
     return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
 

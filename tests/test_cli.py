@@ -253,6 +253,7 @@ def test_bad_overrides(harness: Harness, override: str) -> None:
 def test_bad_options(harness: Harness) -> None:
     for arguments in (
         ("run", "tiny.yaml", "--time-limit", "soon"),
+        ("run", "tiny.yaml", "--time-limit", "²"),
         ("run", "tiny.yaml", "--device", "gpu"),
         ("run", "tiny.yaml", "--wandb", "maybe"),
         ("run",),

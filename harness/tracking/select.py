@@ -70,17 +70,20 @@ def standing_entries(store: Store) -> list[Entry]:
 def matching(records: Sequence[Record], condition: str | None) -> list[Record]:
     """The records for which "field=value" holds; `status=failed` is every kind of failure. None: all.
 
+    Not every record has every field (`images_per_second`): the condition does not hold where the field is missing.
+
     Raises:
-        InputError: no such field, or no condition at all.
+        InputError: no record has such a field, or no condition at all.
     """
     if condition is None:
         return list(records)
     field, equals, value = condition.partition("=")
-    columns = flat_row(records[0]) if records else {}
+    rows = [flat_row(record) for record in records]
+    columns = dict.fromkeys(name for row in rows for name in row)
     if not equals or (columns and field not in columns):
         near = difflib.get_close_matches(field, list(columns), 1)
         fix = f"did you mean {near[0]}={value}?" if near else "write FIELD=VALUE, e.g. status=crashed"
         raise InputError(f"{condition!r} is no condition on runs", where="--where", fix=fix)
     if (field, value) == ("status", "failed"):
         return [record for record in records if record.status in FAILED]
-    return [record for record in records if str(flat_row(record)[field]) == value]
+    return [record for record, row in zip(records, rows, strict=True) if field in row and str(row[field]) == value]

@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.tracking.record import FAILED, FINISHED, FLAT_COLUMNS, Results, Scores, flat_row, parse_record
+from harness.tracking.select import matching
 from tests.tracking.examples import record
 
 PATH = Path("runs/base-0123456789/record.json")
@@ -76,3 +77,12 @@ def test_a_flat_row_has_scores_conditions_and_seconds() -> None:
     assert set(flat) == {*FLAT_COLUMNS, "seconds_train", "images_per_second"}
     assert (flat["best_val_accuracy"], flat["best_epoch"], flat["final_val_accuracy"]) == (0.75, 7, None)
     assert (flat["device_type"], flat["seconds_train"], flat["error"]) == ("cpu", 2.0, "boom")
+
+
+def test_a_condition_may_be_on_a_field_that_not_every_record_has() -> None:
+    measured, interrupted = record(timings={"images_per_second": 3.0}), record(timings={"train": 2.0})
+    for records in ([measured, interrupted], [interrupted, measured]):
+        assert matching(records, "images_per_second=3.0") == [measured]
+        assert matching(records, "seconds_train=2.0") == [interrupted]
+        with pytest.raises(InputError, match="did you mean seconds_train=2"):
+            matching(records, "seconds_trian=2")

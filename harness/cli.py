@@ -582,7 +582,7 @@ def doctor_command(data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("r
 def _console(stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, emoji=False)
 
 
 def _nothing() -> Any:

@@ -23,7 +23,12 @@ CELLS = st.one_of(WORDS.map(escape), MARKED)
 def drawn(table: Table | Columns, width: int, force_terminal: bool = False) -> str:
     colours = "standard" if force_terminal else None
     console = Console(
-        file=io.StringIO(), width=width, highlight=False, force_terminal=force_terminal, color_system=colours
+        file=io.StringIO(),
+        width=width,
+        highlight=False,
+        emoji=False,
+        force_terminal=force_terminal,
+        color_system=colours,
     )
     console.print(table)
     assert isinstance(console.file, io.StringIO)
@@ -53,6 +58,15 @@ def test_styles_reach_the_terminal() -> None:
     text = drawn(ours, 80, force_terminal=True)
     assert "\x1b[1marm" in text
     assert "\x1b[32mdone\x1b[0m" in text
+
+
+def test_names_of_emoji_are_text() -> None:
+    ours = Columns(("arm", "message"))
+    ours.add_row("a", escape("bad slice 1:x:2 of [host]:b:c"))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(ours)
+    assert isinstance(console.file, io.StringIO)
+    assert "bad slice 1:x:2 of [host]:b:c" in console.file.getvalue()
 
 
 def test_the_widest_are_narrowed_first_and_alike() -> None:

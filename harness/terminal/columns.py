@@ -21,7 +21,7 @@ Cell = str | Text
 """What stands in a row: text without any style, or with one."""
 
 GAP = "  "  # behind each column
-SPECIAL = re.compile(r"\\|:|\[[a-z#/@]")  # what rich's markup and its names of emoji begin with
+SPECIAL = re.compile(r"\\|\[[a-z#/@]")  # what rich's markup begins with
 
 
 class Columns:
@@ -33,7 +33,7 @@ class Columns:
         self.rows: list[tuple[str, ...]] = []
 
     def add_row(self, *cells: str) -> None:
-        """One cell a column, in rich's markup."""
+        """One cell a column, in rich's markup; ":x:" is no emoji in it."""
         if len(cells) != len(self.heads):
             raise ValueError(f"{len(cells)} cells for {len(self.heads)} columns")
         self.rows.append(cells)
@@ -73,7 +73,7 @@ def _parsed(cell: str, console: Console) -> Cell:
     """Most cells are what they say: no markup to look for, as wide as they are long, no blanks to be taken off."""
     if cell.isascii() and cell.isprintable() and not cell.endswith(" ") and not SPECIAL.search(cell):
         return cell
-    return console.render_str(cell, highlight=False)
+    return console.render_str(cell, highlight=False, emoji=False)
 
 
 def _width(cell: Cell) -> int:

@@ -47,7 +47,8 @@ def fetch(name: str, data_dir: Path) -> Fetched:
     Raises:
         InputError: there is no such data set, or it can't be fetched.
     """
-    console = Console(file=sys.stderr, highlight=False)  # this very stream, which is hidden from torchvision's display
+    # This very stream, which is hidden from torchvision's display.
+    console = Console(file=sys.stderr, highlight=False, emoji=False)
 
     @contextmanager
     def watch(download: Download) -> Iterator[None]:

@@ -12,7 +12,6 @@ from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -245,5 +244,5 @@ class StudyDisplay(_Display):
         for seed in seeds:
             table.add_column(f"seed {seed}", no_wrap=True)
         for name, runs in self.arms:
-            table.add_row(escape(name), *(self.cells.get(run.run_id or "", Text("waiting", "dim")) for run in runs))
+            table.add_row(Text(name), *(self.cells.get(run.run_id or "", Text("waiting", "dim")) for run in runs))
         return Group(table, Text(self._summary(), "bold"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ def plan_and_show(
     store = Store(runs_dir)
     plan = make_plan(study, store, devices.type_of(device), hardware=partial(_hardware, device))
     for problem in store.problems:
-        Console(stderr=True, highlight=False).print(f"left out: {problem}", markup=False, soft_wrap=True)
+        print(f"left out: {problem}", file=sys.stderr)
     if measured:
         from harness.study.measure import measure  # the whole training: two seconds that a plan need not wait
 

@@ -27,7 +27,7 @@ def sync_and_show(runs: Sequence[str], every: bool, runs_dir: Path, way: Way, *,
     """
     store = Store(runs_dir)
     entries = _meant(store, runs, every)
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True, emoji=False)
     done: list[Synced] = []
     waiting = console.status(_progress(0, len(entries))) if console.is_terminal else nullcontext()
     with waiting as status:

@@ -428,8 +428,10 @@ def runs_command(
         return
     from harness.terminal.tables import runs_table
 
-    none = f"no runs in {runs_dir}" + (f" with {where}" if where else "")
-    console.print(runs_table(records, store) if records else none)
+    if records:
+        console.print(runs_table(records, store))
+    else:
+        console.print(f"no runs in {runs_dir}" + (f" with {where}" if where else ""), markup=False, soft_wrap=True)
 
 
 @command

@@ -83,6 +83,27 @@ def test_run_says_accuracy_and_place(harness: Harness) -> None:
     assert max(map(len, result.out.splitlines())) <= 100
 
 
+def test_what_was_typed_comes_back_as_it_was_typed(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brackets and colons are no markup, and a line is not broken where it has to be found again."""
+    monkeypatch.setenv("COLUMNS", "40")
+    where = f"name=[/x] :x: {'long ' * 12}."
+    assert harness("runs", "--where", where).out == f"no runs in runs with {where}\n"
+    named = "runs[red]:x:"
+    ran = harness("run", "tiny.yaml", "--runs-dir", named)
+    assert ran.code == 0
+    [folder] = Path(named).glob("tiny-*")
+    assert f"; kept in {folder}\n" in ran.out
+    for file in ("a[red]c:x:.md", "a[/b]c.md", f"{'long' * 12}.md"):
+        assert harness("report", "-o", file, "--runs-dir", named).out == f"wrote {file}\n"
+        checked = harness("report", "-o", file, "--runs-dir", named, "--check")
+        assert checked.out == f"{file} is what the records in {named} give\n"
+    ablated = harness("ablate", "study.yaml", "--runs-dir", named, "--output", "r[red]:x:.md")
+    assert ablated.out.endswith("report: r[red]:x:.md\n")
+    copied = harness("report", "study.yaml", "--runs-dir", named, "--evidence", "e[/x]:x:")
+    assert copied.out == "wrote e[/x]:x:\n"
+    assert harness("runs", "--prune", "--runs-dir", "none[/x]").out == "nothing to prune in none[/x]\n"
+
+
 def test_seed_option(harness: Harness) -> None:
     assert json.loads(harness("run", "tiny.yaml", "--seed", "5", "--json").out)["seed"] == 5
 

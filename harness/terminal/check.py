@@ -37,7 +37,7 @@ def print_check(arms: Sequence[Arm], costs: Sequence[Cost], remarks: Sequence[st
     """The table, and below it which arms were merged."""
     console.print(check_table(arms, costs))
     for line in shown_remarks(remarks):
-        console.print(escape(line))
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def check_table(arms: Sequence[Arm], costs: Sequence[Cost]) -> Columns:

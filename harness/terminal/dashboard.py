@@ -64,10 +64,11 @@ def make_dashboard(
     _show(built, console)
     runs = words.plural(len(built.run_ids), "run")
     panels = words.plural(len(list(built.panels)), "panel")
-    console.print(f"\nwrote {files.workspace}: {panels} on {runs}, for project {made.project}", soft_wrap=True)
+    wrote = f"\nwrote {files.workspace}: {panels} on {runs}, for project {made.project}"
+    console.print(wrote, markup=False, soft_wrap=True)
     if view:
         changed = "changed" if earlier and earlier.id == view.id else "saved"
-        console.print(f"{changed} the view: {view.url}\nits id is kept in {files.view}", soft_wrap=True)
+        console.print(f"{changed} the view: {view.url}\nits id is kept in {files.view}", markup=False, soft_wrap=True)
     else:
         again = "changes the view that is there" if earlier else "saves it in Weights & Biases"
         console.print(f"--push {again}")
@@ -86,7 +87,7 @@ def _show(built: Dashboard, console: Console) -> None:
     for section in built.sections:
         console.print(section.name)
         for panel in section.panels:
-            console.print(f"  {panel.title} ({_reads(panel)})", soft_wrap=True)
+            console.print(f"  {panel.title} ({_reads(panel)})", markup=False, soft_wrap=True)
     for title in built.left_out:
         console.print(f"left out, since no record has anything for it: {title}")
 

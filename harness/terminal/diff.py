@@ -42,7 +42,8 @@ def _count(spec: ExperimentSpec) -> Cost:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Who is compared, and what differs between them."""
-    console.print(f"A  {escape(comparison.first.label)}\nB  {escape(comparison.second.label)}\n")
+    labels = f"A  {comparison.first.label}\nB  {comparison.second.label}\n"
+    console.print(labels, markup=False, soft_wrap=True)
     shown = table("", "A", "B", "B - A", right=("A", "B", "B - A"))
     parts = {
         "spec": comparison.spec,

@@ -75,7 +75,8 @@ def show_download(download: Download, console: Console) -> Iterator[None]:
     """A bar with bytes, speed and time left, as the archive grows; one line where nobody looks on."""
     text = f"downloading {download.title}"
     if not console.is_terminal:
-        console.print(f"{text} ({download.size / 1e6:.0f} MB) to {download.archive.parent}")
+        told = f"{text} ({download.size / 1e6:.0f} MB) to {download.archive.parent}"
+        console.print(told, markup=False, soft_wrap=True)
         yield
         return
     columns = (TextColumn(text), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

@@ -29,7 +29,7 @@ def prune_and_show(runs_dir: Path, where: str | None, console: Console, *, yes: 
         print(json.dumps({"prunable": listed, "bytes": _bytes(gone if yes else items), "removed": yes}, indent=2))
         return
     if not items:
-        console.print(f"nothing to prune in {escape(str(runs_dir))}")
+        console.print(f"nothing to prune in {runs_dir}", markup=False, soft_wrap=True)
         return
     shown = table("what", "size", "where", right=("size",))
     for item in items[:MOST_PATHS]:

@@ -84,7 +84,7 @@ def make_report(
     if data_dir and isinstance(report, StudyReport):
         report = replace(report, pixels=_pixels(report, data_dir))
     for path in reporting.write(report, output, formats):
-        console.print(f"wrote {path}")
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
 def _is_file(text: str) -> bool:
@@ -96,9 +96,10 @@ def _check(report: StudyReport | RunsReport, files: Sequence[Path], runs_dir: Pa
     found = {file: reporting.check(report, file) for file in files}
     for file, difference in found.items():
         if difference is None:
-            console.print(f"{file} is what the records in {runs_dir} give")
+            console.print(f"{file} is what the records in {runs_dir} give", markup=False, soft_wrap=True)
             for path in reporting.not_compared(report, file):
-                console.print(f"not compared: the figures of {path}, which another version of matplotlib has drawn")
+                told = f"not compared: the figures of {path}, which another version of matplotlib has drawn"
+                console.print(told, markup=False, soft_wrap=True)
     if differing := [
         f"{file} is not what the records in {runs_dir} give:\n{text}" for file, text in found.items() if text
     ]:
@@ -137,4 +138,4 @@ def _copy_evidence(study: Study | None, store: Store, target: Path, console: Con
     if study is None:
         raise InputError("--evidence needs an ablation file", fix="harness report ablations/x.yaml --evidence DIR")
     reporting.evidence(study, store, target)
-    console.print(f"wrote {target}")
+    console.print(f"wrote {target}", markup=False, soft_wrap=True)

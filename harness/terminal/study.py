@@ -34,12 +34,12 @@ def ablate_and_show(study: Study, options: AblateOptions, console: Console) -> O
     arms = [(arm.arm.name, arm.runs) for arm in plan.arms]
     done = plan.count("done")
     size = f"{counted(len(arms), 'arm')} x {counted(len(study.seeds), 'seed')} = {counted(len(plan.runs), 'run')}"
-    text = f"{escape(study.name)}: {size}, {done} done before"
+    text = f"{study.name}: {size}, {done} done before"
     if plan.count("failed") and not options.retry_failed:
         text += f", {plan.count('failed')} failed (--retry-failed runs them again)"
-    console.print(text if to_do else f"{text}: nothing to train")
+    console.print(text if to_do else f"{text}: nothing to train", markup=False, soft_wrap=True)
     for remark in study.remarks:
-        console.print(escape(remark))
+        console.print(remark, markup=False, soft_wrap=True)
     states = {run.run_id: _shown(run) for run in plan.runs if run.state != "to_do" and run.run_id}
     with StudyDisplay(console, arms, states, slots, {run.run_id for run in to_do if run.run_id}) as display:
         return ablate(study, options, display, stop)
@@ -73,12 +73,12 @@ def print_outcome(study: Study, outcome: Outcome, paths: Sequence[Path], runs_di
         console.print()
         console.print(failure_table(outcome), style="red")
         for line in advice(outcome):
-            console.print(line)
+            console.print(line, markup=False, soft_wrap=True)
         console.print()
     elsewhere = outcome.plan.count("running")
     if elsewhere:
         console.print(f"trained by another process at this moment: {elsewhere}; the report has what is done so far")
-    console.print(f"report: {paths[0]}")
+    console.print(f"report: {paths[0]}", markup=False, soft_wrap=True)
 
 
 def _points(value: float | None) -> str:

@@ -29,9 +29,8 @@ def print_run(record: Record, runs_dir: Path, console: Console) -> None:
         if scores:
             shown.add_row(label, str(scores.epoch), *_values(scores, protocol), accuracy(scores.train_accuracy))
     console.print()
-    console.print(
-        f"{_judged(protocol)} of {escape(record.name)} (seed {record.seed}), {record.status.replace('_', ' ')}:"
-    )
+    judged = f"{_judged(protocol)} of {record.name} (seed {record.seed})"
+    console.print(f"{judged}, {record.status.replace('_', ' ')}:", markup=False, soft_wrap=True)
     console.print(shown)
     final = record.results.final
     if final and protocol == "holdout" and final.test_accuracy is not None:
@@ -39,11 +38,10 @@ def print_run(record: Record, runs_dir: Path, console: Console) -> None:
     folder = Store(runs_dir).find(record.run_id)
     took = f" in {duration(record.timings['total'])}" if "total" in record.timings else ""
     unguarded = " (guard off)" if record.spec["guard"]["max_parameters"] is None else ""
-    console.print(
-        f"{record.trainable_parameters:,} parameters{unguarded}{took}; kept in {folder.path if folder else runs_dir}"
-    )
+    cost = f"{record.trainable_parameters:,} parameters{unguarded}{took}"
+    console.print(f"{cost}; kept in {folder.path if folder else runs_dir}", markup=False, soft_wrap=True)
     if record.wandb.state not in ("offline", "online", "disabled"):
-        console.print(f"Weights & Biases: {escape(record.wandb.state)}", style="yellow")
+        console.print(f"Weights & Biases: {record.wandb.state}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _best_label(protocol: str) -> str:

@@ -207,12 +207,13 @@ class StudyDisplay(_Display):
         if good and event.run_id not in self.accuracies:  # another process was faster; its note has told so
             self.cells[event.run_id] = Text("done", "green")
             return
-        result = accuracy(self.accuracies[event.run_id]) if good else event.status
-        self.cells[event.run_id] = Text(result, "green" if good else "red")
-        self.say(f"{self.labels[event.run_id]}: {self._told(event, started, result)}", "" if good else "red")
+        reached = self.accuracies.get(event.run_id)  # None under a protocol without validation
+        result = "done" if reached is None else accuracy(reached)
+        self.cells[event.run_id] = Text(result, "green") if good else Text(event.status, "red")
+        self.say(f"{self.labels[event.run_id]}: {self._told(event, started, reached)}", "" if good else "red")
         self.told = time.monotonic()
 
-    def _told(self, event: Ended, started: tuple[float, float] | None, result: str) -> str:
+    def _told(self, event: Ended, started: tuple[float, float] | None, reached: float | None) -> str:
         if event.status == "interrupted":
             return f"interrupted: {event.message}" if event.message else "interrupted, its state is saved"
         if event.status == "busy":
@@ -220,7 +221,8 @@ class StudyDisplay(_Display):
         if event.status not in ("completed", "stopped_early"):
             return f"{event.status}: {event.message}" if event.message else event.status
         took = f" in {duration(time.monotonic() - started[0])}" if started else ""
-        return f"{event.status.replace('_', ' ')}, {result}{took}"
+        result = "" if reached is None else f", {accuracy(reached)}"
+        return f"{event.status.replace('_', ' ')}{result}{took}"
 
     def seconds_left(self) -> float | None:
         """For all that is waiting and running, at this many slots; None before anything is measured."""

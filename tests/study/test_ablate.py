@@ -218,19 +218,23 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
         display(Started(ids[0], "tiny", 0, 3, 1, 0, 10, "cpu", "fp32", 1))
         display(EpochDone(ids[0], {"epoch": 1, "val_accuracy": 0.5}, 3, 9.0))
         display(Ended(ids[0], "completed"))
-        display(Note("", "1 of 2 GPUs is used"))
-        display(Note(ids[1], "already done: somewhere"))
+        display(Started(ids[1], "tiny", 1, 3, 1, 0, 10, "cpu", "fp32", 1))
+        display(EpochDone(ids[1], {"epoch": 3, "val_accuracy": None}, 3, 0.0))
         display(Ended(ids[1], "completed"))
-        display(Ended(ids[2], "busy"))
+        display(Note("", "1 of 2 GPUs is used"))
+        display(Note(ids[2], "already done: somewhere"))
+        display(Ended(ids[2], "completed"))
+        display(Ended(ids[3], "busy"))
         display(Ended(ids[3], "diverged", "loss is nan"))
         display(Ended(ids[3], "interrupted"))
         display(Ended(ids[3], "interrupted", "the disk is full"))
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("tiny seed 0: completed, 50.00 % in")
-    assert lines[1:] == [
+    assert lines[1].startswith("tiny seed 1: completed in")  # a protocol without validation
+    assert lines[2:] == [
         "1 of 2 GPUs is used",
-        "tiny seed 1: already done: somewhere",
-        "no_cutmix seed 0: another process is training it",
+        "no_cutmix seed 0: already done: somewhere",
+        "no_cutmix seed 1: another process is training it",
         "no_cutmix seed 1: diverged: loss is nan",
         "no_cutmix seed 1: interrupted, its state is saved",
         "no_cutmix seed 1: interrupted: the disk is full",

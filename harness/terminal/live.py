@@ -17,9 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.events import Elsewhere, Ended, EpochDone, Event, Note, Started, Stepped
+from harness.terminal.live_table import Cell, live_table
 from harness.terminal.words import accuracy, duration, epoch_line, time_left
 
 QUIET = 30.0  # seconds after which a plain display says that it is alive
+AROUND = 4  # lines beside the arms: the heads, what is left out, the summary, the one that the cursor stands in
+WAITING = Cell("waiting", "dim")
 
 
 class StudyRun(Protocol):
@@ -123,7 +126,7 @@ class RunDisplay(_Display):
 
 
 class StudyDisplay(_Display):
-    """A study: a table of arms x seeds with each run's state, and the time that is left.
+    """A study: a table of arms x seeds with each run's state, as far as it fits, and the time that is left.
 
     Args:
         console: where to draw.
@@ -143,7 +146,7 @@ class StudyDisplay(_Display):
     ):
         super().__init__(console)
         self.arms, self.slots = arms, slots
-        self.cells = {run_id: Text(state) for run_id, state in states.items()}
+        self.cells = {run_id: Cell(state) for run_id, state in states.items()}
         self.labels = {run.run_id or "": f"{name} seed {run.seed}" for name, runs in arms for run in runs}
         self.waiting = set(waiting)
         self.total, self.done = len(waiting), 0
@@ -159,7 +162,7 @@ class StudyDisplay(_Display):
             case Started():
                 self.waiting.discard(run_id)
                 self.running[run_id] = (time.monotonic(), 0.0)
-                self.cells[run_id] = Text("starting", "cyan")
+                self.cells[run_id] = Cell("starting", "cyan", active=True)
             case Stepped():
                 self._progress(run_id, event.seconds_left)
                 self.cells[run_id] = self._at(run_id, event.epoch, event.epochs)
@@ -182,16 +185,17 @@ class StudyDisplay(_Display):
     def _elsewhere(self, event: Elsewhere) -> None:
         """A line for each new holder, and now and then how far it is where no table shows that."""
         self.waiting.discard(event.run_id)
-        self.cells[event.run_id] = Text(f"{event.epoch}/{event.epochs} elsewhere", "magenta")
+        self.cells[event.run_id] = Cell(f"{event.epoch}/{event.epochs}", "magenta", "elsewhere", active=True)
         overdue = not self.live and time.monotonic() - self.told > QUIET
         if self.elsewhere.get(event.run_id) != event.holder or overdue:
             self.elsewhere[event.run_id] = event.holder
             self.told = time.monotonic()
             self.say(f"{self.labels[event.run_id]}: {waiting_line(event)}")
 
-    def _at(self, run_id: str, epoch: int, epochs: int) -> Text:
+    def _at(self, run_id: str, epoch: int, epochs: int) -> Cell:
         so_far = self.accuracies.get(run_id)
-        return Text(f"{epoch}/{epochs}" if so_far is None else f"{epoch}/{epochs} {accuracy(so_far)}", "cyan")
+        beside = "" if so_far is None else accuracy(so_far)
+        return Cell(f"{epoch}/{epochs}", "cyan", beside, active=True)
 
     def _progress(self, run_id: str, seconds_left: float) -> None:
         started = self.running.get(run_id, (time.monotonic(), 0.0))[0]
@@ -205,11 +209,11 @@ class StudyDisplay(_Display):
         if good and started:
             self.durations.append(time.monotonic() - started[0])
         if good and event.run_id not in self.accuracies:  # another process was faster; its note has told so
-            self.cells[event.run_id] = Text("done", "green")
+            self.cells[event.run_id] = Cell("done", "green")
             return
         reached = self.accuracies.get(event.run_id)  # None under a protocol without validation
         result = "done" if reached is None else accuracy(reached)
-        self.cells[event.run_id] = Text(result, "green") if good else Text(event.status, "red")
+        self.cells[event.run_id] = Cell(result, "green") if good else Cell(event.status, "red")
         self.say(f"{self.labels[event.run_id]}: {self._told(event, started, reached)}", "" if good else "red")
         self.told = time.monotonic()
 
@@ -241,10 +245,7 @@ class StudyDisplay(_Display):
 
     def draw(self) -> RenderableType:
         seeds = [run.seed for run in self.arms[0][1]] if self.arms else []
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        table.add_column("arm", overflow="fold")
-        for seed in seeds:
-            table.add_column(f"seed {seed}", no_wrap=True)
-        for name, runs in self.arms:
-            table.add_row(Text(name), *(self.cells.get(run.run_id or "", Text("waiting", "dim")) for run in runs))
-        return Group(table, Text(self._summary(), "bold"))
+        rows = [(name, [self.cells.get(run.run_id or "", WAITING) for run in runs]) for name, runs in self.arms]
+        table, left_out = live_table(seeds, rows, self.console, self.console.height - AROUND)
+        below = [Text(left_out)] if left_out else []
+        return Group(table, *below, Text(self._summary(), "bold", no_wrap=True, overflow="ellipsis"))

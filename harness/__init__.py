@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.api import ablate, load_ablation, load_experiment, report, run
+    from harness.options import AblateOptions, RunOptions
 
-__all__ = ["ablate", "load_ablation", "load_experiment", "report", "run"]
+    __version__: str
+
+__all__ = ["AblateOptions", "RunOptions", "ablate", "load_ablation", "load_experiment", "report", "run"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("budget-ablation-harness")
     if name not in __all__:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    return getattr(importlib.import_module("harness.api"), name)
+    return getattr(importlib.import_module("harness.options" if name.endswith("Options") else "harness.api"), name)

@@ -56,12 +56,14 @@ def ablate(
     return studies.ablate(study, options, observer, stop)
 
 
-def report(study: Study, runs_dir: Path = Path("runs"), output: Path | None = None) -> StudyReport:
-    """Build a study's report from the records in `runs_dir`; with `output`, write it there (.md) with its figures."""
+def report(study: Study, runs_dir: Path | None = None, output: Path | None = None) -> StudyReport:
+    """Build a study's report from the records in `runs_dir` (None: as `RunOptions`); with `output`, write it there
+    (.md) with its figures.
+    """
     from harness import reporting
     from harness.teacher import resolve_study
 
-    store = Store(runs_dir)
+    store = Store(runs_dir or RunOptions().runs_dir)
     built = reporting.build(resolve_study(study, store), store)
     if output is not None:
         reporting.write(built, output, ["md"])

@@ -41,11 +41,28 @@ data_app = typer.Typer(help="Data sets, before they are needed.", no_args_is_hel
 app.add_typer(data_app, name="data")
 
 
+OLDER_MODES = {"dryrun": "offline", "run": "online"}
+"""Words that wandb takes for its modes as well."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import harness
+
+        print(f"harness {harness.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
-    """Taken out of the command line by `main`, so that it may stand anywhere."""
+    """`--debug` is taken out of the command line by `main`, so that it may stand anywhere."""
+    mode = os.environ.get("WANDB_MODE", "")
+    os.environ |= {"WANDB_MODE": OLDER_MODES[mode]} if mode in OLDER_MODES else {}
 
 
 File = Annotated[Path, typer.Argument(help="YAML file.", show_default=False)]
@@ -91,7 +108,7 @@ def command(function: Function, group: typer.Typer = app) -> Function:
         except KeyboardInterrupt:
             trains = function.__name__ in ("run_command", "ablate_command")
             raise Interrupted(
-                f"at once; {_again()} to go on from what was saved" if trains else "interrupted"
+                f"at once; {_again()} to go on from what was saved, if anything was" if trains else "interrupted"
             ) from None
 
     group.command(name=function.__name__.removesuffix("_command"))(guarded)
@@ -628,7 +645,10 @@ def _seconds(text: str) -> float:
     parts = text.split(":")
     if len(parts) > 3 or not all(part.isdecimal() for part in parts):
         raise InputError(f"{text!r} is no time", where="--time-limit", fix="write H:MM:SS, MM:SS or seconds")
-    return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
+    seconds = sum(int(part) * 60**place for place, part in enumerate(reversed(parts)))
+    if not seconds:
+        raise InputError("no time leaves none to get anywhere", where="--time-limit", fix="leave it out for no limit")
+    return float(seconds)
 
 
 def _write_report(study: Any, runs_dir: Path, output: Path, formats: list[str]) -> list[Path]:

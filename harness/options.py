@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how to run; nothing here is part of a run's identity.
+    """Where and how to run; nothing here is part of a run's identity. Folders as HARNESS_DATA_DIR and HARNESS_RUNS_DIR
+    name them, as for the commands.
 
     `time_limit` and `checkpoint_every` are seconds (0: after each epoch only); `threads` None leaves
     torch's choice; `planned_seeds` are those of the study at the time; `continue_with` is the command
@@ -19,8 +21,8 @@ class RunOptions:
     """
 
     device: str = "auto"
-    data_dir: Path = Path("data")
-    runs_dir: Path = Path("runs")
+    data_dir: Path = field(default_factory=lambda: Path(os.environ.get("HARNESS_DATA_DIR", "data")))
+    runs_dir: Path = field(default_factory=lambda: Path(os.environ.get("HARNESS_RUNS_DIR", "runs")))
     wandb: Literal["offline", "online", "disabled"] = "offline"
     wandb_project: str | None = None
     wandb_entity: str | None = None

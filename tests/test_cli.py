@@ -6,12 +6,13 @@ import json
 import os
 import re
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import doctor
+from harness import RunOptions, doctor, load_ablation, load_experiment, report, run
 from harness.tracking.claim import acquire
 from harness.tracking.store import Store
 from tests.conftest import TINY, Harness
@@ -190,6 +191,32 @@ def test_plan_ablate_report(harness: Harness) -> None:
     assert harness("report", "study.yaml", "--check").code == 1
 
 
+def test_version(harness: Harness) -> None:
+    assert harness("--version").out == f"harness {version('budget-ablation-harness')}\n"
+
+
+@pytest.mark.parametrize(("mode", "code"), [("dryrun", 0), ("maybe", 2)])
+def test_the_words_that_wandb_had_for_its_modes_are_understood(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, mode: str, code: int
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    result = harness("run", "tiny.yaml", "-o", "train.epochs=1", "--json")
+    assert result.code == code
+    if not code:
+        assert json.loads(result.out)["wandb"]["state"] == "offline"
+
+
+def test_from_python_folders_are_where_the_commands_have_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_RUNS_DIR", "elsewhere")
+    monkeypatch.setenv("HARNESS_DATA_DIR", "data-of-all")
+    options = RunOptions(wandb="disabled", device="cpu")
+    assert options.data_dir == Path("data-of-all")
+    run(load_experiment(folder / "tiny.yaml", ["train.epochs=1"]), options=options)
+    assert [path.name for path in Path().glob("elsewhere/tiny-*")]
+    built = report(load_ablation(folder / "study.yaml", ["train.epochs=1"]))
+    assert built.base.last.n == 1
+
+
 def test_doctor(harness: Harness) -> None:
     found = json.loads(harness("doctor", "--json").out)
     assert found["devices"]["cpu"]
@@ -274,6 +301,7 @@ def test_bad_overrides(harness: Harness, override: str) -> None:
 def test_bad_options(harness: Harness) -> None:
     for arguments in (
         ("run", "tiny.yaml", "--time-limit", "soon"),
+        ("run", "tiny.yaml", "--time-limit", "0:00"),
         ("run", "tiny.yaml", "--time-limit", "²"),
         ("run", "tiny.yaml", "--device", "gpu"),
         ("run", "tiny.yaml", "--wandb", "maybe"),

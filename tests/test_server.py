@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing import Pipe
 
 import pytest
 
@@ -74,6 +75,14 @@ def test_an_error_that_can_t_travel_is_told_by_its_traceback() -> None:
 def test_a_process_that_dies_is_no_answer() -> None:
     with pytest.raises(RuntimeError, match="die ended with 7"):
         server.ask(die)
+
+
+def test_an_answer_that_nobody_waits_for_is_dropped() -> None:
+    """Ctrl-C while the server still imports: the asking command is gone when the answer comes."""
+    receiver, sender = Pipe(duplex=False)
+    receiver.close()
+    server._answer(sender, pid_and_sum, (1, 2), {"extra": 3})
+    server._answer(sender, refuse, (), {})
 
 
 def test_ctrl_c_ends_the_asking_and_the_asked(capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.reporting.scrub import scrub, scrubbed
-from harness.reporting.study import Found, match, stored_predictions, stored_rows
+from harness.reporting.study import Found, dropped, match, stored_predictions, stored_rows
 from harness.spec.ablation import Study
 from harness.spec.paths import resolved
 from harness.tracking.record import Record
@@ -18,17 +18,17 @@ from harness.tracking.store import RunFolder, Store, atomic_write_text
 
 
 def evidence(study: Study, store: Store, target: Path) -> list[Path]:
-    """Copy the study's runs from `store` to the runs folder `target`; the folders written.
+    """Copy the study's runs, those that it has dropped too, from `store` to the runs folder `target`.
 
-    Each holds the record without host name, absolute paths and traceback, the journal, and predicted
-    labels with the true ones; what of these is damaged is left out, as the report leaves it out (`store.problems`).
+    The folders written: each holds the record without host name, absolute paths and traceback, the journal, and
+    predicted labels with the true ones; what of these is damaged is left out, as the report does (`store.problems`).
     The report from `target` has the same bytes as the one from `store`. InputError when `target` is the store
     itself. Nothing in `target` is deleted but what of these runs is not in `store` any more.
     """
     if resolved(target) == resolved(store.root):
         raise InputError("the evidence can't be written into the runs folder it is taken from", where=str(target))
     entries = store.entries()
-    runs = [found for found in match(study, entries).values() if found is not None]
+    runs = [found for found in match(study, entries).values() if found is not None] + dropped(study, entries)
     runs += _teachers([record for _, record in runs], entries)
     return [_copy(folder, record, Store(target).folder(record.name, record.run_id), store) for folder, record in runs]
 

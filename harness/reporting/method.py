@@ -29,6 +29,8 @@ METRIC = {"test_accuracy": "test accuracy", "val_accuracy": "validation accuracy
 SELECTED_ON = {"paper": "test set", "holdout": "validation set"}
 EXTENDED = 11
 """Of 100 studies without a true difference; from reports/calibration.md, to which a test holds it."""
+DROPPED = 8
+"""So many arms that were taken away are named."""
 ARMS_BESIDE = 6
 """So many arms stand beside each other in one table, those furthest from the base."""
 PACKAGES_SHOWN = ("budget-ablation-harness", "torch", "torchvision", "numpy", "scikit-learn")
@@ -159,6 +161,7 @@ def what_was_done(report: StudyReport) -> list[str]:
         *_differences(report.arms),
         *(_teacher(run) for run in report.teachers),
         *_extension(report, runs),
+        *_dropped(report),
         f"Epochs: {_epochs(report.arms)}.",
         f"The test set was read {words.plural(reads, 'time')} over {words.plural(len(runs), 'recorded run')}.",
         *_conditions(runs),
@@ -264,6 +267,22 @@ def _extension(report: StudyReport, runs: Sequence[Run]) -> list[str]:
         f"**Extended after a look**: planned with seeds {told}. The intervals and p values do not account for the "
         f"choice to go on: of studies without any true difference that go from 3 to 5 to 8 seeds until an arm has a "
         f"verdict, about {EXTENDED} in 100 get one, not 5. {_after_looks(report, len(planned))}"
+    ]
+
+
+def _dropped(report: StudyReport) -> list[str]:
+    """Runs that were made for this study and stand nowhere else in its report."""
+    if not report.dropped:
+        return []
+    seeds: dict[str, list[int]] = {}
+    for run in report.dropped:
+        seeds.setdefault(run.arm, []).append(run.seed)
+    told = [f"{words.code(arm)} (seed {conditions.numbers(sorted(set(of)))})" for arm, of in seeds.items()]
+    more = [f"{len(told) - DROPPED} other arms"] if len(told) > DROPPED else []
+    return [
+        f"**Not asked for any more**: {words.plural(len(report.dropped), 'run')} made for this study, of "
+        f"{words.listed([*told[:DROPPED], *more])}. Arms and seeds that are taken away after a look are comparisons "
+        "that were made: the intervals do not count them."
     ]
 
 

@@ -220,6 +220,8 @@ class StudyReport:
     """The difference that the planned seeds find with 80 % power at this spread."""
     remarks: tuple[str, ...] = ()
     """What the expansion of the ablation file did that its author may not expect (merged arms)."""
+    dropped: tuple[Run, ...] = ()
+    """Runs made for this study that it does not ask for any more."""
     teachers: tuple[Run, ...] = ()
     """The runs that arms learned from, as far as they are recorded."""
     ladders: tuple[Ladder, ...] = ()

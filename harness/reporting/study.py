@@ -56,7 +56,8 @@ def build(study: Study, store: Store) -> StudyReport:
     What could not be read stands in `store.problems` afterwards: the caller is to tell.
     """
     entries = store.entries()
-    return _assembled(study, _planned(study, store, entries), _teachers(study, entries))
+    report = _assembled(study, _planned(study, store, entries), _teachers(study, entries))
+    return replace(report, dropped=tuple(run_of(record) for _, record in dropped(study, entries)))
 
 
 def build_card(found: Found, store: Store) -> RunCard:
@@ -126,6 +127,16 @@ def match(study: Study, entries: Sequence[Found]) -> dict[tuple[str, int], Found
         for arm in study.arms
         for seed in study.seeds
     }
+
+
+def dropped(study: Study, entries: Sequence[Found]) -> list[Found]:
+    """Runs that were made for this study and that it does not ask for any more, by arm and seed.
+
+    An arm that was taken away after a look at it, a seed, an arm that has become another experiment.
+    """
+    asked = {(spec_digest(arm.spec), seed) for arm in study.arms for seed in study.seeds}
+    found = [one for one in entries if one[1].study == study.name and (one[1].spec_digest, one[1].seed) not in asked]
+    return sorted(found, key=lambda one: (one[1].arm or "", one[1].seed, one[1].run_id))
 
 
 def _planned(study: Study, store: Store, entries: Sequence[Found]) -> dict[str, list[Run]]:

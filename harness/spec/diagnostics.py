@@ -269,7 +269,7 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 def _hint_for_text(value: str, expected: str) -> str | None:
     word = OTHER_WORDS.get(value.lower())
-    if word:
+    if word and (word == "null" or "number" not in expected):
         return f"in YAML 1.2 `{value}` is text: write {word}."
     try:
         float(value)

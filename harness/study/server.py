@@ -12,7 +12,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -101,16 +101,21 @@ def ask(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
 def _answer(
     sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
-    try:
+    with suppress(KeyboardInterrupt, BrokenPipeError):  # the asking process has the one too, or is gone
         heed_interrupts()
-        sender.send((None, function(*arguments, **named)))
-    except KeyboardInterrupt:
-        return  # the asking process has it too
+        sender.send(_answered(function, arguments, named))
+
+
+def _answered(
+    function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Exception | None, Any]:
+    try:
+        return None, function(*arguments, **named)
     except Exception as error:
         where = traceback.format_exc()
         error.add_note(f"in the process that did {function.__name__}:\n{where}")
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            error = RuntimeError(where)
-        sender.send((error, None))
+            return RuntimeError(where), None
+        return error, None

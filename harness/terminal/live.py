@@ -101,7 +101,7 @@ class RunDisplay(_Display):
         self.redraw()
 
     def _started(self, event: Started) -> None:
-        where = f"{event.device}, {event.precision}, {event.threads} threads"
+        where = f"{event.device}, {event.precision}, {event.threads} thread{'s' * (event.threads != 1)}"
         if not event.device.startswith("CPU"):
             where = f"{event.device}, {event.precision}"
         parameters = f"{event.trainable_parameters:,} parameters"

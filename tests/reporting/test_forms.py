@@ -98,7 +98,7 @@ def test_html_is_one_file_with_the_same_tables_and_figures(report: StudyReport, 
     assert page.fetched == []
     assert "url(http" not in text
     assert "@import" not in text
-    assert page.opened.count("svg") == page.opened.count("figure") == 3
+    assert page.opened.count("svg") == page.opened.count("figure") == 2
     assert page.opened.count("script") == 1
     assert page.opened.count("tr") > 21 + 4 * 7
     assert "prefers-color-scheme: dark" in text

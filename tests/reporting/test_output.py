@@ -231,7 +231,7 @@ def test_same_records_same_bytes_wherever_they_lie(seven: tuple[Study, Store], t
     first = write(build(study, store), tmp_path / "a" / "small.md", ("md", "json"))
     second = write(build(study, Store(moved)), tmp_path / "b" / "c" / "small.md", ("md", "json"))
     assert [path.relative_to(tmp_path / "a").as_posix() for path in first] == [
-        "small.md", "small.json", *(f"figures/small-{kind}.png" for kind in ("differences", "parameters", "curves"))
+        "small.md", "small.json", *(f"figures/small-{kind}.png" for kind in ("differences", "curves"))
     ]  # fmt: skip
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     for link in re.findall(r"\]\((.*?\.png)\)", first[0].read_text()):
@@ -365,6 +365,14 @@ def test_figures_need_something_to_show(store: Store) -> None:
     report = build(study, store)
     assert not any(kind.shows(report) for kind in figures.KINDS.values())
     assert ".png" not in render(report, "md")
+
+
+@pytest.mark.parametrize(("parameters", "shown"), [(1_015_000, False), (1_025_000, True)])
+def test_parameters_are_drawn_where_they_tell_arms_apart(store: Store, parameters: int, shown: bool) -> None:
+    study = make_study({"no_se": {"model.se": False}})
+    fill(store, study, {"small": [0.7, 0.71, 0.72]}, trainable_parameters=1_000_000)
+    fill(store, study, {"no_se": [0.6, 0.61, 0.62]}, trainable_parameters=parameters)
+    assert figures.KINDS["parameters"].shows(build(study, store)) == shown
 
 
 def test_figures_carry_no_date(report: StudyReport) -> None:

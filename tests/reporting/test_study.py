@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.reporting import build, build_runs
+from harness.reporting import build, build_runs, evidence, render
 from harness.reporting.model import Arm, Score, StudyReport
 from harness.spec.ablation import Reference
 from harness.spec.identity import NUMERICS
@@ -55,6 +55,26 @@ def test_seeds_and_arms_outside_the_study_are_left_out(store: Store) -> None:
     report = build(study, store)
     assert [arm.last.mean for arm in report.arms] == [pytest.approx(0.75), pytest.approx(0.75)]
     assert [run.seed for run in report.runs] == [0, 1, 0, 1]
+
+
+def test_an_arm_that_was_taken_away_is_told(store: Store) -> None:
+    """With its seeds; other studies' runs are none of it."""
+    whole = make_study({"no_se": {"model.se": False}, "wild": {"optim.optimizer.lr": 9.0}}, seeds=(0, 1, 2))
+    fill(store, whole, {"small": [0.7, 0.71, 0.72], "no_se": [0.6, 0.61, 0.62], "wild": [0.1, 0.1, 0.1]})
+    other = make_study({"no_flip": {"augment.flip": False}}, seeds=(0,), name="other")
+    fill(store, other, {"small": [0.7], "no_flip": [0.5]})
+    study = make_study({"no_se": {"model.se": False}}, seeds=(0, 1))
+    report = build(study, store)
+    assert [(run.arm, run.seed) for run in report.dropped] == [
+        *(("no_se", 2), ("small", 2)),
+        *(("wild", seed) for seed in range(3)),
+    ]
+    text = " ".join(render(report, "md").split())
+    told = "**Not asked for any more**: 5 runs made for this study, of `no_se` (seed 2), `small` (seed 2) and `wild` "
+    assert told + "(seed 0, 1, 2)." in text
+    assert "Not asked for" not in render(build(whole, store), "md")
+    evidence(study, store, store.root.parent / "evidence")
+    assert render(build(study, Store(store.root.parent / "evidence")), "md") == render(report, "md")
 
 
 def test_names_do_not_matter_but_specs_do(store: Store) -> None:

@@ -44,6 +44,7 @@ WRONG = [
     ("model.se.placement", "blok", "'blok' is none of stem, block", "did you mean block?"),
     ("model.se.reduction", 0, "it must be above 0", ""),
     ("augment.flip", "yes", "'yes' is not true or false", "write true."),
+    ("loss.label_smoothing", "yes", "'yes' is not a number", "Off: 0."),
     ("augment.flip", 1, "1 is not true or false", ""),
     ("augment.cutmix.probability", 0, "never acts", ""),
     ("augment.cutmix.alpha", float("inf"), "inf is not a finite number", ""),

@@ -16,9 +16,14 @@ FAR = 3.0
 """From so many times between the smallest count and the largest on, counts stand on a logarithmic scale."""
 
 
+APART = 1.02
+"""Counts are told apart on an axis from so many times on; nearly equal ones stand in the table."""
+
+
 def shows(report: StudyReport) -> bool:
     """Where arms differ in their parameters."""
-    return len({arm.parameters for arm in _drawn(report)}) > 1
+    counts = [arm.parameters for arm in _drawn(report) if arm.parameters]
+    return bool(counts) and max(counts) >= APART * min(counts)
 
 
 def caption(report: StudyReport) -> str:

@@ -33,7 +33,13 @@ def caption(report: StudyReport) -> str:
     beside = _beside(report)
     if not beside:
         return text
-    which = "the other arms" if len(beside) == len(report.arms) - 1 else f"the {len(beside)} arms furthest from it"
+    which = (
+        "the other arms"
+        if len(beside) == len(report.arms) - 1
+        else "the arm furthest from it"
+        if len(beside) == 1
+        else f"the {len(beside)} arms furthest from it"
+    )
     return f"{text}; then the difference of {which}, in points"
 
 

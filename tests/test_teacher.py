@@ -13,11 +13,12 @@ import torch.nn.functional as F
 
 from harness import reporting
 from harness.errors import InputError
-from harness.options import RunOptions
+from harness.options import AblateOptions, RunOptions
 from harness.runner import run
 from harness.spec.ablation import load_study
 from harness.spec.documents import load_experiment
 from harness.spec.identity import awaits_teacher, run_id
+from harness.study.ablate import ablate
 from harness.study.plan import make_plan
 from harness.teacher import load_network, resolve, resolve_study, to_train
 from harness.tracking.store import Store
@@ -340,6 +341,21 @@ def test_the_expected_time_counts_the_teacher(school: Path) -> None:
     assert done is not None
     left = 3 * teacher.cost.macs * 3 + (3 * taught.cost.macs + teacher.cost.macs) * 3
     assert plan.expected_seconds() == pytest.approx(done.timings["total"] / (3 * base.cost.macs * 3) * left)
+
+
+def test_two_teachers_that_differ_in_their_seed_are_two(school: Path) -> None:
+    (school / "other.yaml").write_text("name: other\nbase: teacher.yaml\nseed: 1\n")
+    (school / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\nseeds: [0]\narms:\n"
+        "  first: {loss.distill: {teacher: teacher.yaml}}\n  second: {loss.distill: {teacher: other.yaml}}\n"
+    )
+    outcome = ablate(load_study(Path("study.yaml")), AblateOptions(options(device="cpu")))
+    assert [(teacher.spec.name, teacher.run.state) for teacher in outcome.plan.teachers] == [
+        ("teacher", "done"),
+        ("other", "done"),
+    ]
+    assert outcome.plan.count("done") == 3
+    assert len({run.run_id for run in outcome.plan.runs}) == 3
 
 
 def test_a_teacher_over_its_own_budget_stops_all(folder: Path, harness: Harness) -> None:

@@ -256,10 +256,10 @@ def _count_here(specs: Sequence[ExperimentSpec], places: Sequence[str] = ()) -> 
 
 def _teachers(study: Study, store: Store, stored: _Stored, count: Count) -> tuple[PlannedTeacher, ...]:
     """The teachers given as experiment files, each once, a teacher's own teacher before it."""
-    specs: dict[str, ExperimentSpec] = {}
+    specs: dict[tuple[str, int], ExperimentSpec] = {}
     for distill in _distillations(study).values():
         for teacher in lineage(distill, store):
-            specs.setdefault(identity.spec_digest(teacher), teacher)
+            specs.setdefault((identity.spec_digest(teacher), teacher.seed), teacher)
     costs = count(list(specs.values()), [f"teacher {spec.name}" for spec in specs.values()])
     arms = [Arm(spec.name, {}, spec) for spec in specs.values()]
     runs = [run for arm in arms for run in stored.look_up(arm, (arm.spec.seed,))]

@@ -40,9 +40,8 @@ def claim(folder: RunFolder, observer: Observer = silent, *, patient: bool = Fal
 
 
 def set_aside(store: Store, run_id: str, observer: Observer) -> None:
-    """Keep what there is of a run under `aside/`; under its claim."""
-    aside = store.set_aside(run_id)
-    if aside:
+    """Keep what there is of a run under `aside/`, in however many folders; under its claim."""
+    while aside := store.set_aside(run_id):
         observer(Note(run_id, f"what was there is kept in {aside}"))
 
 

@@ -259,8 +259,9 @@ def _check_hardware(plan: Plan, options: RunOptions, executor: Executor) -> None
 
 def _set_aside(runs: Sequence[PlannedRun], store: Store, observer: Observer) -> None:
     """All of them before the first is run again, so that an interruption leaves no old result among the new."""
+    there = store.named_ids()  # a damaged one too, of which the plan has no record
     for run in runs:
-        if run.record and run.folder:
+        if run.folder and (run.record or run.run_id in there):
             with claim(run.folder):
                 set_aside(store, _id(run), observer)
 

@@ -22,7 +22,7 @@ from harness.study.expected import Pace, Sample, pace_of, schedule
 from harness.study.spread import Spread, spread_of
 from harness.teacher import find, lineage, resolve_study
 from harness.tracking.record import Record
-from harness.tracking.store import RunFolder, Store
+from harness.tracking.store import RunFolder, Store, by_run_id
 
 State = Literal["done", "to_do", "running", "failed"]
 
@@ -288,7 +288,7 @@ class _Stored:
 
     def __init__(self, store: Store, hardware: Hardware | None):
         self.store, self.hardware = store, cache(hardware) if hardware else None
-        self.entries = {record.run_id: (folder, record) for folder, record in store.entries()}
+        self.entries = by_run_id(store.entries())
         self.claims = store.claims()
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import InputError
 from harness.tracking.record import FAILED, Record, flat_row
-from harness.tracking.store import RunFolder, Store
+from harness.tracking.store import RunFolder, Store, by_run_id
 
 Entry = tuple[RunFolder, Record]
 
@@ -41,6 +41,8 @@ def _find(store: Store, text: str, read: Callable[[], list[Entry]]) -> Entry:
     meant = [entry for entry in entries if text in (entry[1].run_id, entry[0].path.name)]
     meant = meant or [entry for entry in entries if entry[1].run_id.startswith(text)]
     meant = meant or [entry for entry in entries if entry[1].name == text]
+    chosen = by_run_id(meant)
+    meant = [entry for entry in meant if chosen[entry[1].run_id] is entry]
     if len(meant) == 1:
         return meant[0]
     if meant:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -269,15 +270,17 @@ class Store:
         return self.slurm_dir / f"{run_id}.job"
 
     def find(self, run_id: str) -> RunFolder | None:
-        """The run with this id, whatever its name (or its folder's); of several a finished one, else the first."""
+        """The run with this id, whatever its name (or its folder's); of several as `by_run_id`."""
         named = [folder for folder in self._folders() if folder.run_id == run_id]
         if len(named) == 1:
             return named[0]
-        candidates, _ = _read_records(named or self._folders())
-        matching = [(not record.finished, folder) for folder, record in candidates if record.run_id == run_id]
-        if matching:
-            return min(matching, key=lambda item: (item[0], item[1].path.name))[1]
-        return named[0] if named else None
+        entries, _ = _read_records(named or self._folders())
+        found = by_run_id(entries).get(run_id)
+        return found[0] if found else next(iter(named), None)
+
+    def named_ids(self) -> frozenset[str]:
+        """The run ids that folders are named for, whatever they hold."""
+        return frozenset(folder.run_id for folder in self._folders())
 
     def entries(self) -> list[tuple[RunFolder, Record]]:
         """Every readable run with its folder, sorted by (name, seed, run_id); fills `problems`."""
@@ -347,6 +350,16 @@ class Store:
         except OSError as error:
             raise InputError(f"the runs folder can't be read: {error.strerror}", where=str(self.root)) from error
         return [RunFolder(self.root / name) for name in names if name != ASIDE and not name.startswith(".")]
+
+
+def by_run_id(entries: Iterable[tuple[RunFolder, Record]]) -> dict[str, tuple[RunFolder, Record]]:
+    """Each run once: of several folders with one run one named for it, of these a finished one, else the first."""
+
+    def rank(entry: tuple[RunFolder, Record]) -> tuple[bool, bool, str]:
+        folder, record = entry
+        return folder.run_id != record.run_id, not record.finished, folder.path.name
+
+    return {entry[1].run_id: entry for entry in sorted(entries, key=rank, reverse=True)}
 
 
 def _read_records(folders: list[RunFolder]) -> tuple[list[tuple[RunFolder, Record]], list[Problem]]:

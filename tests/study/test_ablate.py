@@ -127,6 +127,33 @@ def test_fresh_puts_everything_aside_before_it_begins(study: Study) -> None:
     assert ablate(study, AblateOptions(RUN, jobs=2)).plan.count("done") == 4
 
 
+def test_fresh_puts_a_damaged_run_aside_whatever_its_name(study: Study) -> None:
+    ablate(study, AblateOptions(RUN, jobs=2))
+    folder, record = Store(Path("runs")).entries()[0]
+    folder.record_path.write_text("{")
+    folder.path.rename(folder.path.with_name(f"renamed-{record.run_id}"))
+    refused = ablate(study, AblateOptions(RUN))
+    assert refused.statuses == {record.run_id: "refused"}
+    assert "--fresh" in refused.messages[record.run_id]
+    outcome = ablate(study, AblateOptions(replace(RUN, fresh=True), jobs=2))
+    assert outcome.plan.count("done") == 4
+    assert [path.name for path in Path("runs/aside").glob(f"renamed-{record.run_id}-*")]
+
+
+def test_a_study_is_done_though_a_run_lies_there_unfinished_too(study: Study) -> None:
+    """As after two runs folders were merged: the finished one counts, under whatever name."""
+    ablate(study, AblateOptions(RUN, jobs=2))
+    store = Store(Path("runs"))
+    folder, record = store.entries()[0]
+    twin = store.folder("zzz", record.run_id)
+    twin.write_record(record.model_copy(update={"name": "zzz", "status": "interrupted"}))
+    assert ablate(study, AblateOptions(RUN)).statuses == {}
+    assert set(states(study).values()) == {"done"}
+    fresh = ablate(study, AblateOptions(replace(RUN, fresh=True), jobs=2))
+    assert len(fresh.statuses) == fresh.plan.count("done") == 4
+    assert not twin.path.exists()
+
+
 def test_a_display_that_breaks_does_not_stop_a_study(study: Study) -> None:
     def broken(event: Event) -> None:
         raise SystemExit(1)  # what rich makes of a broken pipe

@@ -16,7 +16,8 @@ import pytest
 
 from harness.errors import InputError, StorageError
 from harness.tracking.record import Results, Scores
-from harness.tracking.store import RunFolder, Store, atomic_write_text, atomic_writer
+from harness.tracking.select import find_run
+from harness.tracking.store import RunFolder, Store, atomic_write_text, atomic_writer, by_run_id
 from tests.tracking.examples import record
 
 
@@ -169,6 +170,21 @@ def test_of_two_runs_with_one_id_the_finished_one_is_found(store: Store) -> None
     found = store.find("0123456789")
     assert found is not None
     assert found.path.name == "b-0123456789"
+
+
+def test_of_several_folders_with_one_run_the_same_is_taken_everywhere(store: Store) -> None:
+    """The one found by id is the one that a list of all runs comes down to."""
+    for others in (("a", "crashed"), ("b", "completed")), (("a", "completed"), ("b", "crashed")):
+        for name, status in others:
+            put(store, name, "0123456789", status=status)
+        put(store, "c", "0123456789", status="completed").path.rename(store.root / "another name")
+        found = store.find("0123456789")
+        assert found is not None
+        assert found.read_record().finished
+        assert by_run_id(store.entries())["0123456789"][0] == found
+        assert by_run_id(reversed(store.entries()))["0123456789"][0] == found
+        assert find_run(store, "0123456789")[0] == find_run(store, "012345")[0] == found
+        shutil.rmtree(store.root)
 
 
 def test_a_copied_folder_stays_readable(store: Store, tmp_path: Path) -> None:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError
 from harness.spec import identity
-from harness.spec.ablation import Study
+from harness.spec.ablation import Arm, Study
 from harness.spec.data import Data
 from harness.spec.documents import experiment_from_dict, load_experiment
 from harness.spec.experiment import ExperimentSpec
@@ -62,7 +63,10 @@ def _teacher_digest(spec: ExperimentSpec, store: Store) -> str | None:
 
 
 def resolve_study(study: Study, store: Store) -> Study:
-    """The study with every arm's teacher resolved, as far as they are trained; each teacher is looked for once."""
+    """The study with every arm's teacher resolved, as far as they are trained; each teacher is looked for once.
+
+    Arms that are equal then, since their teachers are one under two names, are merged, which the remarks say.
+    """
     resolved: dict[tuple[str, str | None, Data], str | None] = {}
     arms = []
     for arm in study.arms:
@@ -72,7 +76,30 @@ def resolve_study(study: Study, store: Store) -> Study:
                 resolved[known] = _teacher_digest(arm.spec, store)
             arm = replace(arm, spec=_with_digest(arm.spec, resolved[known]))
         arms.append(arm)
-    return replace(study, arms=tuple(arms))
+    return _merged(replace(study, arms=tuple(arms)), store)
+
+
+def _merged(study: Study, store: Store) -> Study:
+    """Of the arms that have a teacher each once; the first of equal ones stands for all."""
+    kept: dict[str, Arm] = {}
+    remarks = []
+    teacher_of = cache(lambda name: _told_by_what_it_is(name, store))
+    for arm in study.arms:
+        distill = arm.spec.loss.distill
+        teacher = teacher_of(distill.teacher) if distill and distill.teacher_digest is None else None
+        key = identity.spec_digest(_with(arm.spec, teacher=teacher) if teacher else arm.spec) if distill else arm.name
+        first = kept.setdefault(key, arm)
+        if first is not arm:
+            kept[key] = replace(first, placements=(*first.placements, *arm.placements))
+            other = "the base" if first.name == study.base.name else first.name
+            remarks.append(f"{arm.name} is equal to {other}: one arm, called {first.name}")
+    return replace(study, arms=tuple(kept.values()), remarks=(*study.remarks, *remarks))
+
+
+def _told_by_what_it_is(name: str, store: Store) -> str:
+    """An experiment that is not trained yet, whatever its file is called."""
+    spec = find(Distill(teacher=name), store).spec
+    return f"{identity.spec_digest(spec)} seed {spec.seed}"
 
 
 def to_train(spec: ExperimentSpec, store: Store) -> ExperimentSpec | None:
@@ -156,10 +183,18 @@ def _check_digest(distill: Distill, found: str | None) -> None:
 def _of_experiment(path: Path, store: Store) -> Teacher:
     spec = resolve(load_experiment(path), store)
     folder = None if identity.awaits_teacher(spec) else store.find(identity.run_id(spec, spec.seed))
-    record = folder.read_record() if folder and folder.record_path.exists() else None
+    record = _record_of(folder, path) if folder and folder.record_path.exists() else None
     if folder is None or record is None or not record.finished:
         return Teacher(spec, None, None)
     return _of_run(folder, record)
+
+
+def _record_of(folder: RunFolder, path: Path) -> Record:
+    try:
+        return folder.read_record()
+    except InputError as error:
+        fix = f"`harness run {path} --fresh` puts it aside and trains this teacher again"
+        raise InputError([replace(problem, fix=fix) for problem in error.problems]) from error
 
 
 def _of_run(folder: RunFolder, record: Record) -> Teacher:
@@ -200,5 +235,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _with_digest(spec: ExperimentSpec, digest: str | None) -> ExperimentSpec:
     if spec.loss.distill is None or spec.loss.distill.teacher_digest == digest:
         return spec
-    distill = spec.loss.distill.model_copy(update={"teacher_digest": digest})
+    return _with(spec, teacher_digest=digest)
+
+
+def _with(spec: ExperimentSpec, **changes: str | None) -> ExperimentSpec:
+    """A copy with these fields of `loss.distill`; not validated."""
+    assert spec.loss.distill
+    distill = spec.loss.distill.model_copy(update=changes)
     return spec.model_copy(update={"loss": spec.loss.model_copy(update={"distill": distill})})

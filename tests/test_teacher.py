@@ -358,6 +358,41 @@ def test_two_teachers_that_differ_in_their_seed_are_two(school: Path) -> None:
     assert len({run.run_id for run in outcome.plan.runs}) == 3
 
 
+def test_arms_whose_teachers_are_one_under_two_names_are_one(school: Path, harness: Harness) -> None:
+    """Before it is trained and afterwards; by its file, another file of the same experiment, and its run's id."""
+    (school / "same.yaml").write_text("name: same\nbase: teacher.yaml\n")
+    arms = "arms:\n  first: {loss.distill: {teacher: teacher.yaml}}\n  second: {loss.distill: {teacher: same.yaml}}\n"
+    (school / "study.yaml").write_text(f"name: study\nbase: tiny.yaml\nseeds: [0, 1]\n{arms}")
+    store, remark = Store(Path("runs")), "second is equal to first: one arm, called first"
+    before = make_plan(load_study(Path("study.yaml")), store)
+    assert ([arm.arm.name for arm in before.arms], before.study.remarks) == (["tiny", "first"], (remark,))
+    assert remark in harness("ablate", "study.yaml", "--threads", "1", "--wandb", "disabled").out
+    assert remark in Path("reports/study.md").read_text()
+    assert len(store.records()) == 5
+    teacher = next(record for record in store.records() if record.name in ("teacher", "same"))
+    third = f"  third: {{loss.distill: {{teacher: {teacher.run_id!r}}}}}\n"
+    (school / "study.yaml").write_text(f"name: study\nbase: tiny.yaml\nseeds: [0, 1]\n{arms}{third}")
+    after = make_plan(load_study(Path("study.yaml")), store)
+    assert ([arm.arm.name for arm in after.arms], after.count("done")) == (["tiny", "first"], 4)
+    assert after.study.remarks == (remark, "third is equal to first: one arm, called first")
+    assert resolve_study(after.study, store) == after.study
+    assert len(after.study.arms[1].placements) == 3
+
+
+def test_of_a_damaged_teacher_the_remedy_is_told_and_helps(school: Path, harness: Harness) -> None:
+    teacher = run(load_experiment(Path("teacher.yaml")), options=options())
+    folder = Store(Path("runs")).find(teacher.run_id)
+    assert folder is not None
+    folder.record_path.write_text("{")
+    study = "name: study\nbase: tiny.yaml\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
+    (school / "study.yaml").write_text(study)
+    for command in (("plan", "study.yaml"), ("run", "student.yaml")):
+        result = harness(*command)
+        assert (result.code, "teacher.yaml --fresh` puts it aside" in " ".join(result.err.split())) == (2, True)
+    assert harness("run", str(Path("teacher.yaml").resolve()), "--fresh").code == 0
+    assert harness("plan", "study.yaml").code == 0
+
+
 def test_a_teacher_over_its_own_budget_stops_all(folder: Path, harness: Harness) -> None:
     (folder / "teacher.yaml").write_text(TEACHER.replace("null", "100"))
     (folder / "study.yaml").write_text(

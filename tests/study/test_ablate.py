@@ -144,7 +144,7 @@ def test_a_study_is_done_though_a_run_lies_there_unfinished_too(study: Study) ->
     """As after two runs folders were merged: the finished one counts, under whatever name."""
     ablate(study, AblateOptions(RUN, jobs=2))
     store = Store(Path("runs"))
-    folder, record = store.entries()[0]
+    _, record = store.entries()[0]
     twin = store.folder("zzz", record.run_id)
     twin.write_record(record.model_copy(update={"name": "zzz", "status": "interrupted"}))
     assert ablate(study, AblateOptions(RUN)).statuses == {}

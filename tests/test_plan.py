@@ -203,6 +203,37 @@ def test_time_is_told_by_runs_alike_alone(
     assert ("time not known: no run on this data with steps like these tells it; --measure" in text) is not told
 
 
+def test_records_of_data_that_this_version_does_not_know_are_passed_over(study: Study, store: Store) -> None:
+    other = make_study({}, base={"train.epochs": 20}, name="other")
+    record = make_record(other, other.base, 0, 0.9, **TOOK)
+    record.spec["data"]["dataset"] = "svhn"
+    add(store, record)
+    own = make_record(study, study.base, 0, 0.9)
+    own.spec["data"]["dataset"] = "svhn"
+    add(store, own)
+    plan = make_plan(study, store)
+    assert (plan.pace, plan.count("done")) == (None, 1)
+
+
+@pytest.mark.parametrize("held_out", [3, None])
+def test_of_a_run_under_holdout_the_images_of_an_epoch_are_those_it_had(store: Store, held_out: int | None) -> None:
+    """Of each of 3 classes of 6 images one is held out; before that was counted, a tenth of all."""
+    content = {"image_shape": (3, 32, 32), "class_names": ("a", "b", "c"), "train_images": 18, "held_out": held_out}
+    content |= {"test_images": 9, "digest": "d"}
+    base = {
+        "data": {"dataset": "folder", "protocol": "holdout", "folder": {"path": "x", "content": content}},
+        "train.batch_size": 8,
+    }
+    study = make_study({}, base=base, seeds=[0])
+    other = make_study({}, base=base | {"train.epochs": 20}, seeds=[0], name="other")
+    macs = make_plan(study, store).arms[0].cost.macs
+    record = make_record(other, other.base, 0, 0.9, **TOOK, macs=macs)
+    add(store, record)
+    pace = make_plan(study, store).pace
+    assert pace
+    assert pace.seconds_per_mac == pytest.approx(100 / (3 * macs * (15 if held_out else 16) * 20))
+
+
 def test_a_short_run_tells_of_those_of_its_own_study_alone(study: Study, store: Store) -> None:
     short = {"train": 0.5, "total": 2.0}
     put(store, study, 1, 0, timings=short)
@@ -328,6 +359,21 @@ def test_the_spread_is_of_this_study_else_of_runs_like_it_else_assumed(study: St
     assert "1.00 points over seeds, pooled over this study's finished runs (2 degrees of freedom: a guess)" in (
         as_one_line(shown(make_plan(study, store)))
     )
+
+
+def test_runs_on_the_same_images_in_another_place_are_alike(store: Store) -> None:
+    content = {"image_shape": (3, 32, 32), "class_names": ("a", "b"), "train_images": 200, "test_images": 9}
+    content |= {"digest": "d"}
+
+    def images(**changes: Any) -> dict[str, Any]:
+        folder = {"path": "x", "size": 32, "content": content} | changes
+        return {"data": {"dataset": "folder", "folder": folder}, "train.batch_size": 32}
+
+    elsewhere = make_study({}, base=images(path="y") | {"optim.optimizer.lr": 0.2}, name="elsewhere")
+    fill(store, elsewhere, {"small": [0.90, 0.92, 0.94]})
+    assert make_plan(make_study({}, base=images()), store).spread.sd == pytest.approx(0.02)
+    for other in (images(content=content | {"digest": "e"}), images(size=None)):
+        assert make_plan(make_study({}, base=other), store).spread.is_guess
 
 
 @pytest.mark.parametrize(("seeds", "told"), [((0, 1), [2, 3, 5, 8]), ((0, 1, 2), [3, 5, 8, 10])])

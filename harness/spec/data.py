@@ -79,6 +79,11 @@ class Data(Spec):
             digest=content.digest,
         )
 
+    @property
+    def images_of_an_epoch(self) -> int:
+        """All training images but those that protocol holdout keeps for validation."""
+        return self.facts.train_images - (self.facts.held_out if self.protocol == "holdout" else 0)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.dataset == "folder" and self.folder is None:

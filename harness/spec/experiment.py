@@ -101,7 +101,7 @@ class ExperimentSpec(Spec):
     @property
     def train_images(self) -> int:
         """Images of an epoch: all training images but those that protocol holdout keeps for validation."""
-        return self.dataset.train_images - (self.dataset.held_out if self.data.protocol == "holdout" else 0)
+        return self.data.images_of_an_epoch
 
     def _monitor_mistakes(self) -> list[tuple[str, str]]:
         watched = []

@@ -16,10 +16,11 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import ValidationError
 
 from harness.errors import InputError
-from harness.spec.datasets import DATASETS
+from harness.spec.data import Data
 from harness.spec.experiment import ExperimentSpec
 from harness.tracking.journal import Journal
 from harness.tracking.record import Record
@@ -78,7 +79,9 @@ def pace_of(
     on which there are most.
     """
     others = [
-        Sample(record, folder, _epoch_work(record), own=False) for folder, record in stored if not _learns(record)
+        Sample(record, folder, _epoch_work(record, data), own=False)
+        for folder, record in stored
+        if not _learns(record) and (data := _data_of(record))
     ]
     every = [sample for sample in (*own, *others) if _resembles(sample.record, base, macs)]
     wanted = [sample for sample in every if device_type is None or sample.device[0] == device_type]
@@ -93,10 +96,10 @@ def pace_of(
 
 def _resembles(record: Record, base: ExperimentSpec, macs: int) -> bool:
     """A step of it is a step of the base, or nearly."""
-    data = record.spec["data"]
-    digest = data["folder"]["content"]["digest"] if data.get("folder") else DATASETS[data["dataset"]].digest
+    data = _data_of(record)
     scaled = record.macs * record.spec["train"]["batch_size"] / (macs * base.train.batch_size)
-    return digest == base.dataset.digest and 1 / MOST_SCALED <= scaled <= MOST_SCALED
+    alike = data is not None and data.facts.digest == base.dataset.digest
+    return alike and 1 / MOST_SCALED <= scaled <= MOST_SCALED
 
 
 def _finished(sample: Sample) -> _Measured | None:
@@ -140,15 +143,17 @@ def _learns(record: Record) -> bool:
     return bool(record.spec.get("loss", {}).get("distill"))
 
 
-def _epoch_work(record: Record) -> int:
+def _epoch_work(record: Record, data: Data) -> int:
     """MACs of an epoch, as `PlannedArm.epoch_work`."""
-    return 3 * record.macs * _train_images(record.spec["data"])
+    return 3 * record.macs * data.images_of_an_epoch
 
 
-def _train_images(data: dict[str, Any]) -> int:
-    folder = data.get("folder")
-    images = folder["content"]["train_images"] if folder else DATASETS[data["dataset"]].train_images
-    return round(images * (0.9 if data["protocol"] == "holdout" else 1.0))
+def _data_of(record: Record) -> Data | None:
+    """None where it can't be understood: another version's, which knows other data sets."""
+    try:
+        return Data.model_validate(record.spec["data"])
+    except ValidationError:
+        return None
 
 
 def schedule(durations: Sequence[float], slots: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.reporting.runs import metric_of
 from harness.reporting.statistics import pooled_spread
@@ -61,5 +62,11 @@ def _headline(record: Record) -> float | None:
     return value
 
 
-def _likeness(spec: dict[str, dict[str, object]]) -> tuple[object, ...]:
-    return spec["data"]["dataset"], spec["data"].get("folder"), spec["data"]["protocol"], spec["train"]["epochs"]
+def _likeness(spec: dict[str, dict[str, Any]]) -> tuple[object, ...]:
+    data = spec["data"]
+    return data["dataset"], _images(data.get("folder")), data["protocol"], spec["train"]["epochs"]
+
+
+def _images(folder: Any) -> tuple[object, object] | None:
+    """What tells the images of a folder, wherever it lies: what it holds, and the size they are scaled to."""
+    return (folder["content"].get("digest"), folder.get("size")) if folder else None

@@ -181,6 +181,28 @@ def test_what_a_job_asks_for(sbatch: Callable[[str, str], None], folder: Path) -
     assert (job.options.device, job.options.threads, job.seed) == ("cuda", 4, 3)
 
 
+def test_so_many_jobs_at_once_however_many_arrays(
+    sbatch: Callable[[str, str], None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm limits each array by itself, so that one waits for the one before it, and for what is queued already."""
+    monkeypatch.setattr(on_slurm, "ARRAY", 2)
+    sbatch("sbatch", 'n=$(ls asked* 2>/dev/null | wc -l); cp "$1" asked$n; echo Submitted batch job 1$n')
+    study = load_study(folder / "study.yaml")
+    executor = SlurmExecutor(AblateOptions(RUN, jobs=1))
+    jobs = [Job(f"{index:010}", study.base.spec, index, RUN) for index in range(5)]
+    executor._submit(jobs, lambda event: None, ["8", "9"])
+    asked = [Path(f"asked{number}").read_text() for number in range(3)]
+    waits = [[line for line in text.splitlines() if "--dependency" in line] for text in asked]
+    assert waits == [
+        ["#SBATCH --dependency=afterany:8:9"],
+        ["#SBATCH --dependency=afterany:10"],
+        ["#SBATCH --dependency=afterany:11"],
+    ]
+    assert ["#SBATCH --array=0-1%1" in text for text in asked] == [True, True, False]  # the last is one job
+    executor._submit(jobs[:1], lambda event: None)
+    assert "--dependency" not in Path("asked3").read_text()
+
+
 def test_a_job_that_is_queued_is_not_submitted_again(sbatch: Callable[[str, str], None], folder: Path) -> None:
     sbatch("sbatch", "echo Submitted batch job 12")
     sbatch("squeue", "echo 12_0 PENDING; echo 12_1 CANCELLED")

@@ -91,7 +91,7 @@ class SlurmExecutor:
         queued = self._still_queued(jobs)
         if queued:
             observer(Note(next(iter(queued)), f"submitted before, as {_named(queued.values())}: watched on"))
-        queued |= self._submit([job for job in jobs if job.run_id not in queued], observer)
+        queued |= self._submit([job for job in jobs if job.run_id not in queued], observer, _ids(queued.values()))
         statuses: dict[str, str] = {}
         doubted, cancelled, asked = set[str](), False, time.monotonic()
         while queued:
@@ -119,13 +119,17 @@ class SlurmExecutor:
             time.sleep(LOOK if queued else 0)
         return statuses
 
-    def _submit(self, jobs: Sequence[Job], observer: Observer) -> dict[str, Any]:
-        """Run id -> submitit's job."""
+    def _submit(self, jobs: Sequence[Job], observer: Observer, after: Sequence[str] = ()) -> dict[str, Any]:
+        """Run id -> submitit's job.
+
+        Each array begins when the one before it has ended, the first when those of `after` have: an array's limit of
+        jobs at once is its own.
+        """
         submitted: dict[str, Any] = {}
         for first in range(0, len(jobs), ARRAY):
             some = [self._fill_in(job) for job in jobs[first : first + ARRAY]]
             try:
-                entries = self._queue(some[0].options.study).map_array(SlurmRun(), some)
+                entries = self._queue(some[0].options.study, after).map_array(SlurmRun(), some)
             except (self.submitit.core.utils.FailedJobError, subprocess.SubprocessError, OSError) as error:
                 what = str(error).strip().splitlines()[-1]
                 fix = "--slurm says what to ask for; --device cpu asks for no GPU"
@@ -133,6 +137,7 @@ class SlurmExecutor:
             for job, entry in zip(some, entries, strict=True):
                 atomic_write_text(self.store.slurm_job_path(job.run_id), entry.job_id)
                 submitted[job.run_id] = entry
+            after = _ids(entries)
         if submitted:
             text = f"{len(submitted)} runs submitted as {_named(submitted.values())}; logs: {self.store.slurm_dir}"
             observer(Note(next(iter(submitted)), text))
@@ -142,8 +147,8 @@ class SlurmExecutor:
         options = replace(job.options, device=self.device, threads=self.threads, time_limit=None, patient=True)
         return replace(job, options=options)
 
-    def _queue(self, study: str | None) -> Any:
-        """submitit's executor with what each job asks for."""
+    def _queue(self, study: str | None, after: Sequence[str]) -> Any:
+        """submitit's executor with what each job asks for; they wait until the jobs of `after` have ended."""
         asked = self.options
         self.store.slurm_dir.mkdir(parents=True, exist_ok=True)
         executor = self.submitit.AutoExecutor(self.store.slurm_dir, cluster=CLUSTER, slurm_max_num_timeout=SITTINGS)
@@ -151,6 +156,8 @@ class SlurmExecutor:
         given = {f"slurm_{name}": value for name, value in named.items() if value is not None}
         if asked.memory is not None:
             given["mem_gb"] = asked.memory
+        if after:
+            given["slurm_dependency"] = f"afterany:{':'.join(after)}"
         if self.gpus:
             given["gpus_per_node"] = self.gpus
         executor.update_parameters(

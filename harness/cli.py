@@ -268,7 +268,7 @@ def ablate_command(
         names = ", ".join(f"{run.arm.name} seed {run.seed}" for run in outcome.failures)
         raise RunFailed(f"{len(outcome.failures)} of {len(outcome.plan.runs)} runs failed: {names}")
     if left := len(outcome.plan.runs) - outcome.plan.count("done"):
-        what = f"the study is not complete: {left} of its runs were stopped"
+        what = f"the study is not complete: {left} of its runs are not done"
         raise RunFailed(
             f"{what}: {outcome.hindrance}"
             if outcome.hindrance

@@ -58,8 +58,8 @@ def run(
     options = options or RunOptions()
     observer = unbreakable(observer)
     stop = stop or Stop(options.time_limit)
-    spec = _with_teacher(spec, options, observer, stop)
     seed = spec.seed if seed is None else seed
+    spec = _with_teacher(spec, seed, options, observer, stop)
     cost = guard.check_budget([spec])[0]
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -100,16 +100,27 @@ def run(
             device.let_go(hardware)
 
 
-def _with_teacher(spec: ExperimentSpec, options: RunOptions, observer: Observer, stop: Stop) -> ExperimentSpec:
-    """The spec with its teacher's weights known; where they are not there yet, the teacher is trained."""
+def _with_teacher(
+    spec: ExperimentSpec, seed: int, options: RunOptions, observer: Observer, stop: Stop
+) -> ExperimentSpec:
+    """The spec with its teacher's weights known; where they are not there yet, and needed, the teacher is trained."""
     store = Store(options.runs_dir)
     guard.check_budget([spec])  # before hours of a teacher's training
-    teacher = to_train(spec, store)
+    done = not options.fresh and _is_done(spec, seed, store)
+    teacher = None if done else to_train(spec, store)
     if teacher is None:
         return resolve(spec, store)
     observer(Note("", f"{spec.name} learns from {teacher.name}, which is trained first"))
     run(teacher, None, replace(options, fresh=False, study=None, arm=None, notes=None), observer, stop)
-    return _with_teacher(spec, options, observer, stop)
+    return _with_teacher(spec, seed, options, observer, stop)
+
+
+def _is_done(spec: ExperimentSpec, seed: int, store: Store) -> bool:
+    """A student that names its teacher's weights, and has learned from them."""
+    if spec.loss.distill is None or identity.awaits_teacher(spec):
+        return False
+    folder = store.find(identity.run_id(spec, seed))
+    return folder is not None and _is_finished(folder)
 
 
 def _is_finished(folder: RunFolder) -> bool:

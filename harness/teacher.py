@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +38,14 @@ class Teacher:
     digest: str | None
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a teacher: its weights' digest, None before it is trained; its experiment, where looked for."""
+
+    digest: str | None
+    spec: ExperimentSpec | None
+
+
 def resolve(spec: ExperimentSpec, store: Store) -> ExperimentSpec:
     """The spec with its teacher's digest; unchanged without a teacher, or where that is a file not trained yet.
 
@@ -46,20 +53,18 @@ def resolve(spec: ExperimentSpec, store: Store) -> ExperimentSpec:
         InputError: there is no such run or checkpoint, it can't teach this student, or it has other weights than
             the spec's `teacher_digest` says. (With that written, a teacher that is not there is no mistake yet.)
     """
-    return _with_digest(spec, _teacher_digest(spec, store))
-
-
-def _teacher_digest(spec: ExperimentSpec, store: Store) -> str | None:
-    """That of the weights the spec learns from, as `resolve` puts it there."""
     distill = spec.loss.distill
-    if distill is None:
-        return None
+    return _with_digest(spec, _teacher_of(spec, distill, store).digest) if distill else spec
+
+
+def _teacher_of(spec: ExperimentSpec, distill: Distill, store: Store) -> _Known:
+    """Who teaches `spec`, as `resolve` puts it there."""
     if distill.teacher_digest is not None:
         _check_digest(distill, _known_digest(distill, store))
-        return distill.teacher_digest
+        return _Known(distill.teacher_digest, None)
     teacher = find(distill, store)
     check_teacher(spec, teacher.spec, f"teacher {distill.teacher}")
-    return teacher.digest
+    return _Known(teacher.digest, teacher.spec)
 
 
 def resolve_study(study: Study, store: Store) -> Study:
@@ -67,39 +72,30 @@ def resolve_study(study: Study, store: Store) -> Study:
 
     Arms that are equal then, since their teachers are one under two names, are merged, which the remarks say.
     """
-    resolved: dict[tuple[str, str | None, Data], str | None] = {}
-    arms = []
-    for arm in study.arms:
-        if distill := arm.spec.loss.distill:
-            known = distill.teacher, distill.teacher_digest, arm.spec.data
-            if known not in resolved:
-                resolved[known] = _teacher_digest(arm.spec, store)
-            arm = replace(arm, spec=_with_digest(arm.spec, resolved[known]))
-        arms.append(arm)
-    return _merged(replace(study, arms=tuple(arms)), store)
-
-
-def _merged(study: Study, store: Store) -> Study:
-    """Of the arms that have a teacher each once; the first of equal ones stands for all."""
-    kept: dict[str, Arm] = {}
+    known: dict[tuple[str, str | None, Data], _Known] = {}
+    arms: dict[str, Arm] = {}
     remarks = []
-    teacher_of = cache(lambda name: _told_by_what_it_is(name, store))
     for arm in study.arms:
-        distill = arm.spec.loss.distill
-        teacher = teacher_of(distill.teacher) if distill and distill.teacher_digest is None else None
-        key = identity.spec_digest(_with(arm.spec, teacher=teacher) if teacher else arm.spec) if distill else arm.name
-        first = kept.setdefault(key, arm)
-        if first is not arm:
-            kept[key] = replace(first, placements=(*first.placements, *arm.placements))
+        key = arm.name
+        if distill := arm.spec.loss.distill:
+            asked = distill.teacher, distill.teacher_digest, arm.spec.data
+            if asked not in known:
+                known[asked] = _teacher_of(arm.spec, distill, store)
+            arm = replace(arm, spec=_with_digest(arm.spec, known[asked].digest))
+            key = _digest_of_student(arm.spec, known[asked])
+        if first := arms.get(key):
             other = "the base" if first.name == study.base.name else first.name
             remarks.append(f"{arm.name} is equal to {other}: one arm, called {first.name}")
-    return replace(study, arms=tuple(kept.values()), remarks=(*study.remarks, *remarks))
+            arm = replace(first, placements=(*first.placements, *arm.placements))
+        arms[key] = arm
+    return replace(study, arms=tuple(arms.values()), remarks=(*study.remarks, *remarks))
 
 
-def _told_by_what_it_is(name: str, store: Store) -> str:
-    """An experiment that is not trained yet, whatever its file is called."""
-    spec = find(Distill(teacher=name), store).spec
-    return f"{identity.spec_digest(spec)} seed {spec.seed}"
+def _digest_of_student(spec: ExperimentSpec, teacher: _Known) -> str:
+    """Equal for two students of one teacher, trained or not, whatever its file is called."""
+    if teacher.digest is None and teacher.spec is not None:
+        spec = _with(spec, teacher=f"{identity.spec_digest(teacher.spec)} seed {teacher.spec.seed}")
+    return identity.spec_digest(spec)
 
 
 def to_train(spec: ExperimentSpec, store: Store) -> ExperimentSpec | None:

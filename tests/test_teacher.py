@@ -262,21 +262,32 @@ def test_the_shipped_study_on_digits(folder: Path, harness: Harness) -> None:
     assert checked.code == 0, checked.err
 
 
-def test_a_teacher_that_fails_ends_the_study(folder: Path, harness: Harness) -> None:
+def test_a_teacher_that_fails_ends_no_arm_but_its_own(folder: Path, harness: Harness) -> None:
     (folder / "teacher.yaml").write_text(TEACHER + "optim: {optimizer: {lr: 1.0e+30}, clip: null}\n")
     (folder / "study.yaml").write_text(
-        "name: study\nbase: tiny.yaml\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
+        "name: study\nbase: tiny.yaml\nseeds: [0, 1]\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
     )
-    result = harness("ablate", "study.yaml")
-    assert result.code == 1
-    assert "teacher" in result.err
-    assert "diverged" in result.err
+    fast = harness("ablate", "study.yaml", "--fail-fast", "--threads", "1")
+    assert (fast.code, "is diverged: no arm can learn from it" in fast.err) == (1, True)
     assert [record.name for record in Store(Path("runs")).records()] == ["teacher"]
     started = Store(Path("runs")).records()[0].provenance["started"]
-    again = harness("ablate", "study.yaml")
-    assert (again.code, "--retry-failed" in again.err) == (1, True)
-    assert Store(Path("runs")).records()[0].provenance["started"] == started  # not trained again unasked
+    result = harness("ablate", "study.yaml", "--threads", "1")
+    assert result.code == 1
+    told = "the teacher, teacher (seed 0), is diverged: no arm can learn from it; --retry-failed trains it again"
+    assert f"2 of its runs are not done: {told}" in result.err
+    assert told in result.out
+    records = Store(Path("runs")).records()
+    assert [(record.name, record.status) for record in records] == [
+        ("teacher", "diverged"),
+        ("tiny", "completed"),
+        ("tiny", "completed"),
+    ]
+    assert records[0].provenance["started"] == started  # not trained again unasked
+    assert "taught" in Path("reports/study.md").read_text()
     assert "failed" in harness("plan", "study.yaml").out
+    again = harness("ablate", "study.yaml", "--retry-failed", "--threads", "1")
+    assert (again.code, told in again.err) == (1, True)
+    assert len(Store(Path("runs")).records()[0].provenance["continued"]) == 1  # once, and no more
 
 
 @pytest.mark.slow
@@ -391,6 +402,33 @@ def test_of_a_damaged_teacher_the_remedy_is_told_and_helps(school: Path, harness
         assert (result.code, "teacher.yaml --fresh` puts it aside" in " ".join(result.err.split())) == (2, True)
     assert harness("run", str(Path("teacher.yaml").resolve()), "--fresh").code == 0
     assert harness("plan", "study.yaml").code == 0
+
+
+def test_of_students_that_are_done_no_teacher_is_trained_again(school: Path, harness: Harness) -> None:
+    """Their ids are known, since the digest of its weights is written down."""
+    teacher = run(load_experiment(Path("teacher.yaml")), options=options())
+    distill = f"{{teacher: teacher.yaml, teacher_digest: {teacher.weights['final']}}}"
+    (school / "study.yaml").write_text(
+        f"name: study\nbase: tiny.yaml\nseeds: [0]\narms: {{taught: {{loss.distill: {distill}}}}}\n"
+    )
+    assert harness("ablate", "study.yaml", "--threads", "1").code == 0
+    store = Store(Path("runs"))
+    kept = [record.run_id for record in store.records() if record.run_id != teacher.run_id]
+    store.set_aside(teacher.run_id)
+    again = harness("ablate", "study.yaml", "--threads", "1")
+    assert (again.code, "nothing to train" in again.out) == (0, True)
+    taught = make_plan(load_study(Path("study.yaml")), store)
+    assert (taught.teachers[0].run.state, taught.expected_seconds(), taught.space([], 1)) == ("to_do", 0, 0)
+    assert "parameters): needed no more" in " ".join(harness("plan", "study.yaml").out.split())
+    pinned = "run", "student.yaml", "--threads", "1", "-o", f"loss.distill={distill}"
+    assert harness(*pinned).code == 0
+    assert [record.run_id for record in store.records()] != kept  # another student, which needs its teacher
+    store.set_aside(teacher.run_id)
+    assert harness(*pinned).code == 0
+    assert teacher.run_id not in {record.run_id for record in store.records()}
+    more = harness("ablate", "study.yaml", "--seeds", "2", "--threads", "1")
+    assert more.code == 0
+    assert teacher.run_id in {record.run_id for record in store.records()}
 
 
 def test_a_teacher_over_its_own_budget_stops_all(folder: Path, harness: Harness) -> None:

@@ -42,7 +42,8 @@ class Outcome:
     def hindrance(self) -> str | None:
         """What kept a run from its end that is still to do, a full disk for example; None: nothing is known."""
         left = (run for run in self.plan.runs if run.state == "to_do")
-        return next((self.messages[run.run_id] for run in left if run.run_id in self.messages), None)
+        told = next((self.messages[run.run_id] for run in left if run.run_id in self.messages), None)
+        return told or _no_teacher(self.plan)
 
     def _ended_badly(self, run: PlannedRun) -> bool:
         ended = self.statuses.get(run.run_id or "")
@@ -57,21 +58,26 @@ def ablate(
     Those processes import the calling script: a script needs the usual `if __name__ == "__main__":`.
 
     Other processes, on this host or others, may do the same study at the same time: each run is done by one of them.
-    Those that others have are waited for, and done here where their process dies.
+    Those that others have are waited for, and done here where their process dies. Arms whose teacher fails are left.
 
     Raises:
         InputError: an arm is over its budget, there is no such device, the runs folder can't be written or has no
             room, data is missing, or a run was made on other hardware (unless `any_device`); nothing ran.
+        RunFailed: a teacher was killed or could not start, or failed under `fail_fast`.
         Interrupted, TimeLimitReached: stopped on purpose; every run under way saved its state.
     """
     options = options or AblateOptions()
     stop = stop or Stop(options.run.time_limit)
+    return run_planned(train_teachers(study, options, observer, stop), options, observer, stop)
+
+
+def run_planned(plan: Plan, options: AblateOptions, observer: Observer, stop: Stop) -> Outcome:
+    """The part of `ablate` that comes after its teachers: what `plan` has to do, but for runs that lack theirs."""
     store = Store(options.run.runs_dir)
     executor = executor_for(options)
-    plan = train_teachers(study, options, observer, stop)
     study = plan.study
-    chosen = runs_to_do(plan, options)
-    _check_hardware(plan, options.run, executor)
+    chosen = runs_to_start(plan, options)
+    _check_hardware(plan, options, executor)
     _check_data(chosen, options.run.data_dir)
     store.ensure_writable()
     observer = unbreakable(observer)
@@ -111,31 +117,53 @@ def ablate(
 
 
 def train_teachers(study: Study, options: AblateOptions, observer: Observer, stop: Stop) -> Plan:
-    """Train the teachers that are not trained yet, one after another; the plan with all identities known.
+    """Train the teachers that are not trained yet, one after another, of runs that are to be done.
+
+    Returns:
+        The plan with all identities known, but for arms whose teacher failed.
 
     Raises:
-        RunFailed: a teacher has no weights to teach with.
+        RunFailed: a teacher was killed or could not start, or failed under `fail_fast`.
         InputError, Interrupted, TimeLimitReached: as `ablate`.
     """
     store = Store(options.run.runs_dir)
     plan = make_plan(study, store, count=asked.check_budget)
     _check_space(plan, options)
-    while teacher := next((planned.run for planned in plan.teachers if _can_train(planned.run)), None):
+    tried = set[str]()
+    while teacher := _next_teacher(plan, options, tried):
         if teacher.state == "running":
             with stop.on_signals():
                 wait_for_others([teacher], unbreakable(observer), stop)
             if stop.reason:
                 raise _teacher_left(teacher, options.run, stop)
-        elif teacher.state == "failed" and teacher.record and not options.retry_failed:
-            failed = f"the teacher, {teacher.arm.name} (seed {teacher.seed}), is {teacher.record.status}"
-            raise RunFailed(f"{failed}: no arm can learn from it; --retry-failed trains it again")
-        else:
-            _train_teacher(teacher, options, store, observer, stop)
+        elif _train_teacher(teacher, options, store, observer, stop) in FAILED:
+            tried.add(_id(teacher))
         plan = make_plan(study, store, count=asked.check_budget)
+    if failed := _no_teacher(plan):
+        if options.fail_fast:
+            raise RunFailed(failed)
+        unbreakable(observer)(Note("", failed, warning=True))
     return plan
 
 
-def _train_teacher(run: PlannedRun, study: AblateOptions, store: Store, observer: Observer, stop: Stop) -> None:
+def _next_teacher(plan: Plan, options: AblateOptions, tried: set[str]) -> PlannedRun | None:
+    """The next one to be trained, of those that a run which is to be done learns from; None: there is none."""
+    teachers = [planned.run for planned in plan.teachers_of(runs_to_do(plan, options))]
+    states = {"to_do", "running", *(("failed",) if options.retry_failed else ())}
+    return next((run for run in teachers if run.run_id and run.run_id not in tried and run.state in states), None)
+
+
+def _no_teacher(plan: Plan) -> str | None:
+    """Why runs that are to do lack a teacher, in words; None: they lack none, or none that failed."""
+    failed = plan.failed_teacher
+    if failed is None or failed.record is None:
+        return None
+    what = f"the teacher, {failed.arm.name} (seed {failed.seed}), is {failed.record.status.replace('_', ' ')}"
+    return f"{what}: no arm can learn from it; --retry-failed trains it again"
+
+
+def _train_teacher(run: PlannedRun, study: AblateOptions, store: Store, observer: Observer, stop: Stop) -> str:
+    """The status with which it ended."""
     options, executor = study.run, executor_for(replace(study, jobs=1))
     hardware = executor.conditions(run.arm.spec.train.precision)
     if run.record and run.folder and not options.any_device:
@@ -149,18 +177,14 @@ def _train_teacher(run: PlannedRun, study: AblateOptions, store: Store, observer
     status = statuses.get(_id(run), "interrupted")
     if status == "interrupted":
         raise _teacher_left(run, options, stop)
-    if status not in FINISHED | {"busy"}:
+    if status == "killed" or status not in FINISHED | FAILED | {"busy"}:
         raise RunFailed(f"the teacher, {run.arm.name} (seed {run.seed}), ended as {status}: no arm can learn from it")
+    return status
 
 
 def _teacher_left(run: PlannedRun, options: RunOptions, stop: Stop) -> HarnessError:
     left = f"the teacher, {run.arm.name}, is not trained yet; {options.continue_with} to go on"
     return TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left)
-
-
-def _can_train(run: PlannedRun) -> bool:
-    """Not done, and its own teacher is."""
-    return run.state != "done" and run.run_id is not None
 
 
 def _id(run: PlannedRun) -> str:
@@ -180,9 +204,14 @@ def runs_to_do(plan: Plan, options: AblateOptions) -> list[PlannedRun]:
     return [run for run in runs if not (run.state == "done" and run.run_id in _teaching(plan))]
 
 
+def runs_to_start(plan: Plan, options: AblateOptions) -> list[PlannedRun]:
+    """Of these runs those whose teachers are trained."""
+    return [run for run in runs_to_do(plan, options) if not plan.lacks_teacher(run)]
+
+
 def _left_by_others(plan: Plan, statuses: dict[str, str]) -> list[PlannedRun]:
     """What is to do, of that which was not tried here yet: its claimant died, or stopped."""
-    return [run for run in runs_to_do(plan, AblateOptions()) if statuses.get(_id(run), "busy") == "busy"]
+    return [run for run in runs_to_start(plan, AblateOptions()) if statuses.get(_id(run), "busy") == "busy"]
 
 
 def wait_for_others(runs: Sequence[PlannedRun], observer: Observer, stop: Stop) -> None:
@@ -242,13 +271,14 @@ def _job(run: PlannedRun, plan: Plan, options: AblateOptions) -> Job:
     return Job(_id(run), run.arm.spec, run.seed, labels, costs[run.arm.name])
 
 
-def _check_hardware(plan: Plan, options: RunOptions, executor: Executor) -> None:
-    """Every run that is there, finished or begun, was made on the hardware of this study."""
+def _check_hardware(plan: Plan, options: AblateOptions, executor: Executor) -> None:
+    """Every run that counts, or goes on, was made on the hardware of this study."""
     problems: list[Problem] = []
     for planned in plan.arms:
         hardware = executor.conditions(planned.arm.spec.train.precision)
         for run in planned.runs:
-            if run.record and run.folder and not options.any_device and not options.fresh:
+            counts = run.state != "failed" or options.retry_failed
+            if counts and run.record and run.folder and not options.run.any_device and not options.run.fresh:
                 try:
                     check_same_hardware(run.record, run.folder, hardware)
                 except InputError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
+from itertools import chain
 from typing import Any, Literal, Protocol
 
 from harness.earlier import on_other_hardware
@@ -100,6 +101,8 @@ class PlannedTeacher:
     spec: ExperimentSpec
     cost: Cost
     run: PlannedRun
+    arms: frozenset[str] = frozenset()
+    """Names of those that can't be trained without it: they learn from it, or from one that does and is not trained."""
 
     @property
     def work(self) -> int:
@@ -160,10 +163,25 @@ class Plan:
         }
         spaces = [of_arm[run.arm.name] for run in runs]
         if runs:
-            to_train = (teacher for teacher in self.teachers if teacher.run.state == "to_do")
+            to_train = (teacher for teacher in self.teachers_of(runs) if teacher.run.state == "to_do")
             spaces += [space_of(teacher.spec, teacher.cost, mirrored=mirrored) for teacher in to_train]
         there = sum(run.folder.state_bytes for run in runs if run.begun and run.folder)
         return max(needed(spaces, at_once) - there, 0)
+
+    def teachers_of(self, runs: Iterable[PlannedRun]) -> list[PlannedTeacher]:
+        """Those that `runs` can't be trained without."""
+        arms = {run.arm.name for run in runs}
+        return [teacher for teacher in self.teachers if teacher.arms & arms]
+
+    def lacks_teacher(self, run: PlannedRun) -> bool:
+        """It can't be trained as long as a teacher of its arm is not."""
+        return run.run_id is None or any(teacher.run.state != "done" for teacher in self.teachers_of([run]))
+
+    @property
+    def failed_teacher(self) -> PlannedRun | None:
+        """One that runs which are to do can't be trained without; None: there is none."""
+        wanted = self.teachers_of(run for run in self.runs if run.state == "to_do")
+        return next((teacher.run for teacher in wanted if teacher.run.state == "failed"), None)
 
     def elsewhere(self) -> dict[str | None, list[PlannedRun]]:
         """Finished runs that were not made for this study, by the study that made them; None: a run of its own."""
@@ -181,7 +199,8 @@ class Plan:
         """Likewise with `jobs` runs at once, seed by seed as `ablate` starts them; teachers come first, one by one."""
         if self.pace is None:
             return None
-        teaching = [teacher.work for teacher in self.teachers if teacher.run.state in states]
+        teachers = self.teachers_of(run for run in self.runs if run.state != "done")
+        teaching = [teacher.work for teacher in teachers if teacher.run.state in states]
         columns = zip(*(arm.runs for arm in self.arms), strict=True)
         work = {planned.arm.name: planned.work for planned in self.arms}
         runs = [run for column in columns for run in column if run.state in states]
@@ -256,15 +275,28 @@ def _count_here(specs: Sequence[ExperimentSpec], places: Sequence[str] = ()) -> 
 
 def _teachers(study: Study, store: Store, stored: _Stored, count: Count) -> tuple[PlannedTeacher, ...]:
     """The teachers given as experiment files, each once, a teacher's own teacher before it."""
+    lineages = {name: lineage(distill, store) for name, distill in _distillations(study).items()}
     specs: dict[tuple[str, int], ExperimentSpec] = {}
-    for distill in _distillations(study).values():
-        for teacher in lineage(distill, store):
-            specs.setdefault((identity.spec_digest(teacher), teacher.seed), teacher)
+    for spec in chain.from_iterable(lineages.values()):
+        specs.setdefault(_told_by(spec), spec)
     costs = count(list(specs.values()), [f"teacher {spec.name}" for spec in specs.values()])
-    arms = [Arm(spec.name, {}, spec) for spec in specs.values()]
-    runs = [run for arm in arms for run in stored.look_up(arm, (arm.spec.seed,))]
-    runs = [replace(run, other_hardware=None) if run.state == "done" else run for run in runs]  # any may teach
-    return tuple(PlannedTeacher(run.arm.spec, cost, run) for cost, run in zip(costs, runs, strict=True))
+    runs = {key: stored.look_up(Arm(spec.name, {}, spec), (spec.seed,))[0] for key, spec in specs.items()}
+    learning: dict[tuple[str, int], set[str]] = {key: set() for key in specs}
+    for arm in study.arms:
+        for spec in reversed(lineages.get(_teacher_of(arm) or "", ())):
+            learning[_told_by(spec)].add(arm.name)
+            if runs[_told_by(spec)].state == "done":
+                break
+    # any may teach, whatever trained it
+    runs = {key: replace(run, other_hardware=None) if run.state == "done" else run for key, run in runs.items()}
+    return tuple(
+        PlannedTeacher(spec, cost, runs[key], frozenset(learning[key]))
+        for (key, spec), cost in zip(specs.items(), costs, strict=True)
+    )
+
+
+def _told_by(teacher: ExperimentSpec) -> tuple[str, int]:
+    return identity.spec_digest(teacher), teacher.seed
 
 
 def _teacher_of(arm: Arm) -> str | None:

@@ -152,11 +152,12 @@ def _merged(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _teachers(plan: Plan) -> list[tuple[str, str]]:
+    wanted = plan.teachers_of(run for run in plan.runs if run.state != "done")
     return [
         (
             "teacher",
             f"{teacher.spec.name} (seed {teacher.run.seed}, {teacher.cost.trainable_parameters:,} parameters): "
-            f"{TEACHING[teacher.run.state]}",
+            f"{TEACHING[teacher.run.state] if teacher in wanted or teacher.run.state != 'to_do' else 'needed no more'}",
         )
         for teacher in plan.teachers
     ]

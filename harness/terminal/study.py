@@ -12,7 +12,7 @@ from harness import reporting
 from harness.reporting.runs import metric_of
 from harness.spec.ablation import Study
 from harness.stop import Stop
-from harness.study.ablate import AblateOptions, Outcome, ablate, runs_to_do, train_teachers
+from harness.study.ablate import AblateOptions, Outcome, run_planned, runs_to_start, train_teachers
 from harness.study.executor import executor_for
 from harness.study.expected import counted
 from harness.study.plan import PlannedRun
@@ -30,7 +30,7 @@ def ablate_and_show(study: Study, options: AblateOptions, console: Console) -> O
     with RunDisplay(console) as teaching:
         plan = train_teachers(study, options, teaching, stop)
     study = plan.study
-    to_do = runs_to_do(plan, options)
+    to_do = runs_to_start(plan, options)
     arms = [(arm.arm.name, arm.runs) for arm in plan.arms]
     done = plan.count("done")
     size = f"{counted(len(arms), 'arm')} x {counted(len(study.seeds), 'seed')} = {counted(len(plan.runs), 'run')}"
@@ -42,7 +42,7 @@ def ablate_and_show(study: Study, options: AblateOptions, console: Console) -> O
         console.print(remark, markup=False, soft_wrap=True)
     states = {run.run_id: _shown(run) for run in plan.runs if run.state != "to_do" and run.run_id}
     with StudyDisplay(console, arms, states, slots, {run.run_id for run in to_do if run.run_id}) as display:
-        return ablate(study, options, display, stop)
+        return run_planned(plan, options, display, stop)
 
 
 def _shown(run: PlannedRun) -> str:

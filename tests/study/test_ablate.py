@@ -112,6 +112,18 @@ def test_results_of_other_hardware_are_not_taken_in_silence(study: Study) -> Non
     assert ablate(study, AblateOptions(replace(RUN, any_device=True))).plan.count("done") == 4
 
 
+def test_a_failed_run_of_other_hardware_is_held_against_it_only_where_it_is_run_again(study: Study) -> None:
+    ablate(study, AblateOptions(RUN, jobs=2))
+    folder, record = Store(Path("runs")).entries()[0]
+    elsewhere = record.provenance | {"device_type": "cuda"}
+    folder.write_record(record.model_copy(update={"provenance": elsewhere, "status": "crashed"}))
+    folder.last.write_bytes(b"a state")
+    outcome = ablate(study, AblateOptions(RUN))
+    assert (outcome.statuses, len(outcome.failures)) == ({}, 1)
+    with pytest.raises(InputError, match="cuda"):
+        ablate(study, AblateOptions(RUN, retry_failed=True))
+
+
 def test_fresh_puts_everything_aside_before_it_begins(study: Study) -> None:
     ablate(study, AblateOptions(RUN, jobs=2))
     stop = Stop()

@@ -19,8 +19,8 @@ MINUS = "\u2212"
 
 
 def percent(fraction: float | None) -> str:
-    """0.9367 as 93.67 (the column's head has the %)."""
-    return NONE if fraction is None else f"{100 * fraction:.2f}"
+    """0.9367 as 93.67 (the column's head has the %), an interval's end below 0 with a true minus."""
+    return NONE if fraction is None else signed(100 * fraction, 2).removeprefix("+")
 
 
 def points(difference: float | None) -> str:
@@ -59,12 +59,15 @@ def percent_interval(interval: Interval | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Three decimals; four where three would hide on which side of 0.05 it lies."""
+    """Three decimals, or as many as it takes to show on which side of 0.05 it lies."""
     if p is None:
         return NONE
     if p < 0.001:
         return "<0.001"
-    return f"{p:.4f}" if 0.0495 <= p < 0.0505 else f"{p:.3f}"
+    decimals = 3
+    while float(f"{p:.{decimals}f}") == 0.05 != p:
+        decimals += 1
+    return f"{p:.{decimals}f}"
 
 
 def count(number: int | None) -> str:
@@ -156,11 +159,16 @@ def _width(text: str) -> int:
     )
 
 
+_MARKER = re.compile(r"\d+[.)]|[-+*#>=|]+")
+"""What begins a block, where it stands first in a line."""
+
+
 def paragraph(text: str, width: int = 96) -> list[str]:
     """Wrapped lines, none of which markdown could take for a list, a heading or a quote."""
-    lines: list[str] = []
-    for word in text.split(" "):
-        if lines and (len(lines[-1]) + 1 + len(word) <= width or re.fullmatch(r"\d+[.)]|[-+*#>=|]+", word)):
+    first, *others = text.split(" ")
+    lines = [re.sub(r"[^\d]", r"\\\g<0>", first, count=1) if _MARKER.fullmatch(first) else first]
+    for word in others:
+        if len(lines[-1]) + 1 + len(word) <= width or _MARKER.fullmatch(word):
             lines[-1] += f" {word}"
         else:
             lines.append(word)

@@ -163,8 +163,15 @@ def test_plain_runs(seven: tuple[Study, Store]) -> None:
         (words.points(-0.00001), "0.00"),
         (words.points(None), "\N{EN DASH}"),
         (words.percent(0.9367), "93.67"),
+        (words.percent(-0.00001), "0.00"),
+        (words.percent_interval((-0.0785, 0.12)), "\N{MINUS SIGN}7.85 to 12.00"),
         (words.p_value(0.0004), "<0.001"),
         (words.p_value(0.0496), "0.0496"),
+        (words.p_value(0.04996), "0.04996"),
+        (words.p_value(0.049999), "0.049999"),
+        (words.p_value(0.05004), "0.05004"),
+        (words.p_value(0.050000004), "0.050000004"),
+        (words.p_value(0.05), "0.050"),
         (words.p_value(0.123456), "0.123"),
         (words.duration(12.34), "12.3 s"),
         (words.duration(59.97), "1 min 00 s"),
@@ -193,7 +200,19 @@ def test_tables_are_padded_and_set_to_their_side() -> None:
 def test_no_wrapped_line_becomes_a_list() -> None:
     text = " ".join(f"{number}. - # > + *" for number in range(200))
     assert not [line for line in words.paragraph(text)[1:] if re.match(r"(\d+[.)]|[-+*#>])(\s|$)", line)]
-    assert " ".join(words.paragraph(text)) == text
+    assert " ".join(words.paragraph(text)) == text.replace("0.", "0\\.", 1)
+
+
+@pytest.mark.parametrize("marker", ["1.", "12)", "-", "+", "*", "#", "###", ">", "---", "==="])
+def test_a_first_word_begins_no_block_of_its_own(marker: str) -> None:
+    text = f"{marker} Does it"
+    tokens = MarkdownIt("commonmark").parse("\n".join(words.paragraph(text)))
+    assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
+    assert "".join(child.content for child in tokens[1].children or ()) == text
+
+
+def test_a_number_with_a_dot_in_it_stays_as_it_is() -> None:
+    assert words.paragraph("1.5 times, **2.** and 3.") == ["1.5 times, **2.** and 3."]
 
 
 # --- JSON ---

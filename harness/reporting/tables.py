@@ -368,7 +368,8 @@ def card(report: RunCard) -> Table:
         ("run id", name(run.run_id or "")),
     ]
     columns: list[tuple[Column, Callable[[tuple[str, Cell]], Cell]]] = [
-        (Column("row", ""), lambda row: Cell(words.escape(row[0]), row[0])),
+        # Shown in percent, in CSV a fraction as everywhere.
+        (Column("row", ""), lambda row: Cell(words.escape(row[0]), row[0].replace(" %", ""))),
         (Column("value", "value", right=True), lambda row: row[1]),
     ]
     return table("run", columns, [row for row in rows if row[1].text != words.NONE])

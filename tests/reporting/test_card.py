@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +56,10 @@ def test_one_run_is_a_card(predicted: tuple[Study, Store]) -> None:
     assert len(document["classes"]) == 10
     rows = [line.split(",") for line in render(card, "csv").splitlines()]
     assert ["run", "", "", "trainable parameters", "value", "80000", "", "", ""] in rows
+    assert "| test accuracy %, last epoch" in text
+    values = {row["row"]: row["value"] for row in csv.DictReader(io.StringIO(render(card, "csv")))}
+    assert values["test accuracy, last epoch"] == "0.7"
+    assert not [label for label in values if "%" in label]
     for format in ("html", "tex"):
         assert "80,000" in render(card, format)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.reporting.document import (
     Block,
     Commands,
@@ -59,17 +61,29 @@ def _block(block: Block, document: Document) -> list[str]:
         case Quote(text):
             return [r"\begin{quote}", to_latex(text), r"\end{quote}"]
         case Items(items):
-            return [r"\begin{itemize}", *(rf"\item {to_latex(item)}" for item in items), r"\end{itemize}"]
+            return [r"\begin{itemize}", *(rf"\item {_apart(to_latex(item))}" for item in items), r"\end{itemize}"]
         case Commands(lines):
-            # An override on the command line may hold the words that would end it.
-            words = [line.replace(r"\end{verbatim}", r"\end {verbatim}") for line in lines]
-            return [r"\begin{verbatim}", *words, r"\end{verbatim}"]
+            return _commands(lines)
         case Table():
             return [line for part in block.parts() for line in _table(part)]
         case Figure(kind, caption):
             image = rf"\includegraphics[width=\linewidth]{{{figure_path(document, kind)}}}"
             shown = [r"\begin{center}", image, rf"\\ \small {to_latex(caption)}", r"\end{center}"]
             return [LEFT_OUT[0], *shown, LEFT_OUT[1]] if kind == PICTURES else shown
+
+
+def _commands(lines: Sequence[str]) -> list[str]:
+    """As they are; escaped where they have letters that the font may lack, or the words that would end them."""
+    if all(line.isascii() and r"\end{verbatim}" not in line for line in lines):
+        return [r"\begin{verbatim}", *lines, r"\end{verbatim}"]
+    parts = [part for line in lines for part in line.split("\n")]
+    *escaped, last = (_apart(latex_escaped(part).replace(" ", r"\ ")) for part in parts)
+    return [r"\begin{quote}\ttfamily\raggedright", *(rf"{line} \\" for line in escaped), last, r"\end{quote}"]
+
+
+def _apart(latex: str) -> str:
+    r"""Text to stand after `\\` or `\item`, which would take a bracket or a star at its beginning for their own."""
+    return "{}" + latex if latex.lstrip().startswith(("[", "*")) else latex
 
 
 def _table(table: Table) -> list[str]:
@@ -80,7 +94,7 @@ def _table(table: Table) -> list[str]:
         r"\toprule",
         " & ".join(heads) + r" \\",
         r"\midrule \endhead",
-        *(" & ".join(row) + r" \\" for row in rows),
+        *(_apart(" & ".join(row)) + r" \\" for row in rows),
         r"\bottomrule",
         r"\end{longtable}}",
     ]

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness.reporting import build, render, write
-from harness.reporting.document import Cell, Column, Table
+from harness.reporting.as_latex import to_latex_document
+from harness.reporting.document import Block, Cell, Column, Commands, Document, Items, Table
 from harness.reporting.inline import to_html, to_latex, to_plain
 from harness.reporting.model import StudyReport
 from harness.spec.ablation import Reference, Study
@@ -151,6 +152,31 @@ def test_latex_has_booktabs_tables(report: StudyReport) -> None:
     assert r"\includegraphics[width=\linewidth]{figures/small-curves.png}" in text
     body = text.split(r"\begin{document}")[1].split(r"\begin{verbatim}")[0]
     assert not re.search(r"(?<!\\)[%#](?! /?pictures)", body)
+
+
+def latex_of(*blocks: Block) -> list[str]:
+    text = to_latex_document(Document("x", "x", blocks))
+    return text.split(r"\section*{x}")[1].split(r"\end{document}")[0].split("\n")
+
+
+def test_latex_takes_no_cell_and_no_item_for_a_commands_argument() -> None:
+    columns = (Column("row", "row"), Column("p", "p"))
+    rows = tuple((Cell(first), Cell("[1]")) for first in ("a", "[2]", r"\*", "`[3]`"))
+    lines = latex_of(Table("x", columns, rows), Items(("[4]", "b")))
+    assert [line for line in lines if line.endswith(r"& [1] \\")] == [
+        r"a & [1] \\", r"{}[2] & [1] \\", r"{}* & [1] \\", r"\texttt{[3]} & [1] \\",
+    ]  # fmt: skip
+    assert [line for line in lines if line.startswith(r"\item")] == [r"\item {}[4]", r"\item b"]
+
+
+def test_latex_shows_commands_as_they_are_where_the_font_has_their_letters() -> None:
+    assert latex_of(Commands(("a --b _c", "* d")))[2:-2] == [r"\begin{verbatim}", "a --b _c", "* d", r"\end{verbatim}"]
+    for odd, shown in (("日", r"\letter{日}"), (r"\end{verbatim}", r"\textbackslash{}end\{verbatim\}")):
+        assert latex_of(Commands((f"a --b='{odd}\nc'", "* d")))[2:-2] == [
+            r"\begin{quote}\ttfamily\raggedright",
+            rf"a\ {{-}}{{-}}b=\textquotesingle{{}}{shown} \\", r"c\textquotesingle{} \\", r"{}*\ d",
+            r"\end{quote}",
+        ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from importlib import resources
+from itertools import chain, count
 
 from harness.reporting.document import (
     Block,
@@ -31,7 +32,8 @@ def to_html_page(document: Document, images: Mapping[str, str]) -> str:
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     title = html.escape(" ".join(document.title.split()))
     head = f'{generator()}\n<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>\n{style}</style>'
-    body = "\n".join(line for block in document.blocks for line in _block(block, images))
+    taken: set[str] = set()
+    body = "\n".join(line for block in document.blocks for line in _block(block, images, taken))
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -53,7 +55,8 @@ def _asset(name: str) -> str:
     return resources.files("harness.reporting").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _block(block: Block, images: Mapping[str, str]) -> list[str]:
+def _block(block: Block, images: Mapping[str, str], taken: set[str]) -> list[str]:
+    """`taken` has the ids of the blocks before; a table's own is added."""
     match block:
         case Heading(text):
             return [f"<h2>{to_html(text)}</h2>"]
@@ -66,7 +69,7 @@ def _block(block: Block, images: Mapping[str, str]) -> list[str]:
         case Commands(lines):
             return [f"<pre><code>{html.escape(chr(10).join(lines))}</code></pre>"]
         case Table():
-            return _table(block)
+            return _table(block, _free(block.name.replace(" ", "-"), taken))
         case Figure(kind, caption):
             label = html.escape(to_plain(caption))
             shown = [
@@ -76,13 +79,21 @@ def _block(block: Block, images: Mapping[str, str]) -> list[str]:
             return [LEFT_OUT[0], *shown, LEFT_OUT[1]] if kind == PICTURES else shown
 
 
-def _table(table: Table) -> list[str]:
+def _free(name: str, taken: set[str]) -> str:
+    """`name`, or the first of name-2, name-3 ... that is not taken; from now on it is."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    found = next(one for one in chain([name], numbered) if one not in taken)
+    taken.add(found)
+    return found
+
+
+def _table(table: Table, name: str) -> list[str]:
     heads = "".join(f"<th{_class(column)}>{to_html(column.head)}</th>" for column in table.columns)
     rows = [
         "<tr>" + "".join(map(_cell, table.columns, row)) + "</tr>"
         for row in table.rows
     ]  # fmt: skip
-    opening = f'<div class="table"><table id="{html.escape(table.name.replace(" ", "-"))}">'
+    opening = f'<div class="table"><table id="{html.escape(name)}">'
     return [opening, f"<thead><tr>{heads}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table></div>"]
 
 

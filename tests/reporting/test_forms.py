@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.reporting import build, render, write
+from harness.reporting.as_html import to_html_page
 from harness.reporting.as_latex import to_latex_document
 from harness.reporting.document import Block, Cell, Column, Commands, Document, Items, Table
 from harness.reporting.inline import to_html, to_latex, to_plain
@@ -78,12 +79,14 @@ class Page(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.opened: list[str] = []
+        self.ids: list[str] = []
         self.fetched: list[str] = []
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.opened.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
         for name, value in attrs:
             if name in ("src", "href", "xlink:href", "data", "srcset") and not (value or "").startswith(("#", "data:")):
                 self.fetched.append(f"{tag} {name}={value}")
@@ -126,6 +129,30 @@ def test_figures_in_a_page_take_its_colours(report: StudyReport) -> None:
     assert "var(--ink, #111111)" in svg
     assert not re.search(r"(?<!, )#(111111|ffffff|0072b2)", svg)
     assert set(re.findall(r"var\((--\w+)", svg)) <= set(re.findall(r"(--\w+):", text))
+
+
+def test_ids_of_a_page_are_unique_and_what_refers_to_them_finds_them(report: StudyReport) -> None:
+    text = render(report, "html")
+    ids = Page(text).ids
+    assert {"study", "runs"} < set(ids)
+    assert len(ids) == len(set(ids))
+    referred = re.findall(r'(?:url\(|href=")#([^)"]+)', text)
+    assert {name.split("-")[0] for name in referred} == {"differences", "parameters", "curves"}
+    assert set(referred) <= set(ids)
+
+
+def test_an_arm_called_like_a_reference_keeps_its_name_in_a_figure(store: Store) -> None:
+    study = make_study({"no_se": {"model.se": False}})
+    fill(store, study, {"small": [0.70, 0.71], "no_se": [0.75, 0.77]})
+    arms = tuple(replace(arm, name='a id="b" url(#c)' if arm.overrides else arm.name) for arm in study.arms)
+    drawn = re.findall(r"<svg.*?</svg>", render(build(replace(study, arms=arms), store), "html"), re.DOTALL)
+    assert ['>a id="b" url(#c)</text>' in figure for figure in drawn] == [True] * 3
+
+
+def test_tables_of_one_name_have_ids_of_their_own() -> None:
+    ladder, grid = (Table(name, (Column("p", "p"),), ((Cell("1"),),)) for name in ("ladder", "grid a x b"))
+    page = Page(to_html_page(Document("x", "x", (ladder, grid, ladder, ladder)), {}))
+    assert page.ids == ["ladder", "grid-a-x-b", "ladder-2", "ladder-3"]
 
 
 # --- LaTeX ---

@@ -53,7 +53,7 @@ def png(report: StudyReport, kind: str) -> bytes:
 
 def svg(report: StudyReport, kind: str) -> str:
     """As an element for a page."""
-    return canvas.svg(KINDS[kind].height(report), partial(KINDS[kind].draw, report))
+    return canvas.svg(KINDS[kind].height(report), partial(KINDS[kind].draw, report), kind)
 
 
 def drawn_with() -> str:

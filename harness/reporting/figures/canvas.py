@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -58,15 +58,18 @@ def png(height: float, draw: Callable[[Figure], None]) -> bytes:
     return buffer.getvalue()
 
 
-def svg(height: float, draw: Callable[[Figure], None]) -> str:
-    """The same as an element to stand in a page, whose colours it takes (`themed`), for light and for dark."""
+def svg(height: float, draw: Callable[[Figure], None], name: str) -> str:
+    """The same as an element to stand in a page, whose colours it takes (`themed`), for light and for dark.
+
+    `name` is another for each figure of the page and begins its ids.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
     with _figure(height, "none") as figure:
         draw(figure)
         FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return _themed(_bare(buffer.getvalue()))
+    return _themed(_bare(buffer.getvalue(), name))
 
 
 def drawn_with() -> str:
@@ -87,13 +90,24 @@ def _figure(height: float, colour: str) -> Iterator[Figure]:
         yield Figure(figsize=(WIDTH, height), dpi=DPI, facecolor=colour)
 
 
-def _bare(text: str) -> str:
+def _bare(text: str, name: str) -> str:
     """From the element on, without what names parts or fixes a size: several stand in one page, at its width."""
     text = text[text.index("<svg") :].rstrip()
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text)
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Names of groups repeat from figure to figure; those of markers and clips are hashes of what they hold.
-    return re.sub(r'<g id="[a-z0-9]+_[\w.]+"', "<g", text)
+    # Names of groups repeat, even in one figure; those of markers and clips, which are referred to, are hashes of
+    # what they hold, and two figures may hold the same.
+    used = set(re.findall(_REFERENCE + r'([^)"]+)', text))
+    return re.sub(r"<[^<>]+>", lambda tag: _own_ids(tag[0], name, used), text)
+
+
+_REFERENCE = r'(?:(?<=url\()|(?<=href="))#'
+
+
+def _own_ids(tag: str, name: str, used: Collection[str]) -> str:
+    """The tag with `name` before the id that it has or refers to; without an id that is not `used`."""
+    tag = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", tag)
+    return re.sub(_REFERENCE, f"#{name}-", tag)
 
 
 _VARIABLES = {

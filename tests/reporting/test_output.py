@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from harness.errors import InputError
 from harness.reporting import build, build_runs, check, figures, not_compared, render, to_json, words, write
 from harness.reporting.contents import document_of
-from harness.reporting.figures.canvas import apart
+from harness.reporting.figures.canvas import apart, short, told_apart
 from harness.reporting.model import StudyReport
 from harness.reporting.output import RENDERERS
 from harness.spec.ablation import Reference, Study
@@ -409,6 +409,30 @@ def test_labels_are_moved_apart_and_stay_in_order() -> None:
     assert places[-1] <= 1.0
     assert apart([0.2]) == pytest.approx([0.2])
     assert apart([]) == []
+
+
+def test_of_a_long_name_both_ends_remain() -> None:
+    assert short("dropout0.08-label_smoothing0.1") == "dropout0.08-…moothing0.1"
+    assert [len(short("x" * 40, limit)) for limit in (12, 13, 24, 32)] == [12, 13, 24, 32]
+    assert short("x" * 24) == "x" * 24
+
+
+def test_names_that_would_read_the_same_are_numbered() -> None:
+    assert told_apart(["a", "b", "a"]) == {"a": "a", "b": "b"}
+    assert told_apart([f"begins-alike-{i}-and-ends-alike" for i in range(2)], 11) == {
+        "begins-alike-0-and-ends-alike": "begin…alike (1)",
+        "begins-alike-1-and-ends-alike": "begin…alike (2)",
+    }
+
+
+@pytest.mark.parametrize("arms", ["dropout0.08-label_smoothing0.{}", "weight_decay_{}_with_everything_else_alike"])
+def test_every_arm_of_a_figure_has_a_name_of_its_own(store: Store, arms: str) -> None:
+    study = make_study({arms.format(i): {"model.dropout": 0.1 * i, "model.width": 16 + i} for i in (1, 2)})
+    fill(store, study, {arm.name: [0.5 + 0.01 * i, 0.51 + 0.01 * i] for i, arm in enumerate(study.arms)})
+    report = build(study, store)
+    for kind in ("differences", "parameters", "curves"):
+        names = re.findall(r">((?:dropout|weight)[^<]*)</text>", figures.svg(report, kind))
+        assert len(set(names)) == 2
 
 
 def test_many_arms_under_every_protocol(store: Store) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -141,14 +141,19 @@ def style(index: int) -> dict[str, Any]:
     }
 
 
-def labels(ax: Axes, ends: Sequence[tuple[float, float, str, str]], gap: float = 0.068) -> None:
-    """Names (x, y, name, colour) right of the panel, moved apart where they would overlap; gap in axes fractions."""
+def labels(
+    ax: Axes, ends: Sequence[tuple[float, float, str, str]], shown: Mapping[str, str], gap: float = 0.068
+) -> None:
+    """Names (x, y, name, colour) right of the panel, as they are `shown`, moved apart where they would overlap.
+
+    `gap` in axes fractions.
+    """
     low, high = ax.get_ylim()
     ordered = sorted(ends, key=lambda end: end[1])
     heights = [(value - low) / (high - low) for _, value, _, _ in ordered]
     for height, (x, value, name, colour) in zip(apart(heights, gap), ordered, strict=True):
         ax.annotate(
-            short(name), (x, value), (1.04, height), textcoords="axes fraction",
+            shown[name], (x, value), (1.04, height), textcoords="axes fraction",
             va="center", fontsize=9, color=colour, annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4,
                         "relpos": (0, 0.5)},
@@ -168,11 +173,27 @@ def apart(heights: Sequence[float], gap: float = 0.068) -> list[float]:
 
 
 def short(name: str, limit: int = 24) -> str:
-    """A name as matplotlib can write it: one line, no mathematics, a box for letters its own font has not."""
+    """A name as matplotlib can write it: one line, no mathematics, a box for letters its own font has not.
+
+    Of a longer name than `limit` both ends remain: arms of one grid begin alike.
+    """
     line = " ".join(name.split())
-    line = line if len(line) <= limit else f"{line[: limit - 1]}…"
+    if len(line) > limit:
+        line = f"{line[: limit // 2]}…{line[limit // 2 + 1 - limit :]}"
     known = _letters()
     return "".join(letter if ord(letter) in known else "\u25a1" for letter in line).replace("$", r"\$")
+
+
+def told_apart(names: Iterable[str], limit: int = 24) -> dict[str, str]:
+    """A figure's names -> how it shows them: as `short` does, numbered where several would read the same."""
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        alike.setdefault(short(name, limit), []).append(name)
+    return {
+        name: f"{shown} ({number})" if len(group) > 1 else shown
+        for shown, group in alike.items()
+        for number, name in enumerate(group, 1)
+    }
 
 
 @cache

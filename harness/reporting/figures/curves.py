@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.reporting import authors
-from harness.reporting.figures.canvas import GREY, QUIET, WIDTH, labels, short, style
+from harness.reporting.figures.canvas import GREY, QUIET, WIDTH, labels, style, told_apart
 from harness.reporting.model import Arm, StudyReport
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def draw(report: StudyReport, figure: Figure) -> None:
     panels = _panels(report)
     kept = (report.base, *report.furthest(NAMED))
     named = {arm.name: number for number, arm in enumerate(kept)}
-    names = [*named, AUTHORS] if authors.is_theirs(report) else [*named]
+    shown = told_apart([*named, AUTHORS] if authors.is_theirs(report) else named)
     for number, (key, title) in enumerate(panels):
-        ax = figure.add_axes(_place(number, _rows(panels), max(len(short(name)) for name in names)))
+        ax = figure.add_axes(_place(number, _rows(panels), max(map(len, shown.values()))))
         ax.set_title(title.format(validation=_validation(report)))
         _published_line(ax, report, key)
-        _curves(ax, report, key, named)
+        _curves(ax, report, key, named, shown)
 
 
 def _panels(report: StudyReport) -> list[tuple[str, str]]:
@@ -97,7 +97,7 @@ def _mean_and_range(arm: Arm, key: str) -> tuple[np.ndarray, np.ndarray] | None:
     return np.array(epochs), np.stack([values.mean(0), values.min(0), values.max(0)])
 
 
-def _curves(ax: Axes, report: StudyReport, key: str, named: Mapping[str, int]) -> None:
+def _curves(ax: Axes, report: StudyReport, key: str, named: Mapping[str, int], shown: Mapping[str, str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ends: list[tuple[float, float, str, str]] = []
@@ -120,7 +120,7 @@ def _curves(ax: Axes, report: StudyReport, key: str, named: Mapping[str, int]) -
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     _limit(ax, np.concatenate(settled) if settled else np.array([]))
-    labels(ax, ends)
+    labels(ax, ends, shown)
 
 
 def _limit(ax: Axes, settled: np.ndarray) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.reporting.figures.canvas import INK, PAPER, SHADE, short
+from harness.reporting.figures.canvas import INK, PAPER, SHADE, told_apart
 from harness.reporting.model import Arm, StudyReport
 
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ def draw(report: StudyReport, figure: Figure) -> None:
     ax.axvline(0, color=INK, linewidth=1)
     for row, arm in enumerate(arms):
         _difference(ax, row, arm)
-    ax.set_yticks(range(len(arms)), [short(arm.name, 32) for arm in arms])
+    shown = told_apart((arm.name for arm in report.arms), 32)
+    ax.set_yticks(range(len(arms)), [shown[arm.name] for arm in arms])
     ax.set_ylim(len(arms) - 0.4, -0.6)
     ax.grid(False, axis="y")
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(_difference_words(report))
+    ax.set_xlabel(_difference_words(report, shown[report.base.name]))
 
 
 def _difference(ax: Axes, row: int, arm: Arm) -> None:
@@ -58,10 +59,10 @@ def _difference(ax: Axes, row: int, arm: Arm) -> None:
     ax.annotate(told, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9, annotation_clip=False)
 
 
-def _difference_words(report: StudyReport) -> str:
+def _difference_words(report: StudyReport, base: str) -> str:
     margin = f"; shaded: within the margin of ±{100 * report.margin:.2f}" if report.margin is not None else ""
     budget = f"at {report.epochs} epoch{'s' if report.epochs != 1 else ''}"
     return (
-        f"difference to {short(report.base.name, 32)} in points of accuracy, {budget}\n"
+        f"difference to {base} in points of accuracy, {budget}\n"
         f"simultaneous 95 % intervals; hollow: inconclusive{margin}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.reporting.figures.canvas import GREY, INK, QUIET, labels, short, style
+from harness.reporting.figures.canvas import GREY, INK, QUIET, labels, style, told_apart
 from harness.reporting.figures.curves import NAMED
 from harness.reporting.model import Arm, StudyReport
 
@@ -42,8 +42,8 @@ def draw(report: StudyReport, figure: Figure) -> None:
 
     arms = _drawn(report)
     numbers = {arm.name: number for number, arm in enumerate((report.base, *report.furthest(NAMED)))}
-    letters = max(len(short(name)) for name in (*numbers, "published"))
-    left, right = 0.07, 0.04 + 0.0075 * letters
+    shown = told_apart((*numbers, "published"))
+    left, right = 0.07, 0.04 + 0.0075 * max(map(len, shown.values()))
     ax = figure.add_axes((left, 0.14, 1 - left - right, 0.82))
     ends = []
     for arm in arms:
@@ -68,7 +68,7 @@ def draw(report: StudyReport, figure: Figure) -> None:
     ax.set_xlabel("trainable parameters" + (f" (budget {budget:,})" if budget else ""))
     ax.set_ylabel("accuracy, %")
     ax.margins(0.06, 0.08)
-    labels(ax, ends, gap=0.055)
+    labels(ax, ends, shown, gap=0.055)
 
 
 def _drawn(report: StudyReport) -> list[Arm]:

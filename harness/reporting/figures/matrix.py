@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.reporting.figures.canvas import COLOURS, INK, PAPER, short
+from harness.reporting.figures.canvas import COLOURS, INK, PAPER, told_apart
 from harness.reporting.images import Predictions, confusion
 from harness.reporting.model import Arm, StudyReport
 
@@ -51,13 +51,14 @@ def draw(report: StudyReport, figure: Figure) -> None:
     beside = _beside(report)
     figure.set_layout_engine("constrained")
     axes = figure.subplots(-(-(1 + len(beside)) // 2), 2, squeeze=False).flatten()
-    names = [short(name, 12) for name in report.class_names]
+    known = told_apart(report.class_names, 12)
+    names, shown = [known[name] for name in report.class_names], told_apart(arm.name for arm in report.arms)
     classes = _classes(report)
     base = confusion(_predictions(report.base), classes)
-    _matrix(axes[0], 100 * base, names, f"{short(report.base.name)}, %", signed=False)
+    _matrix(axes[0], 100 * base, names, f"{shown[report.base.name]}, %", signed=False)
     for ax, arm in zip(axes[1:], beside, strict=False):
         apart = confusion(_predictions(arm), classes) - base
-        _matrix(ax, 100 * apart, names, f"{short(arm.name)} less base, points", signed=True)
+        _matrix(ax, 100 * apart, names, f"{shown[arm.name]} less base, points", signed=True)
     for ax in axes[1 + len(beside) :]:
         ax.set_visible(False)
 

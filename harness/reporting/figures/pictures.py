@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.reporting.figures.canvas import INK, QUIET, short
+from harness.reporting.figures.canvas import INK, QUIET, short, told_apart
 from harness.reporting.images import ImageCount
 from harness.reporting.model import Arm, StudyReport
 from harness.reporting.tables import SAMPLES, class_name
@@ -83,14 +83,14 @@ def _samples(report: StudyReport) -> Strip:
 def _won_and_lost(report: StudyReport, arm: Arm) -> list[Strip]:
     if arm.images is None:
         return []
-    seeds = len(arm.images.seeds)
+    seeds, shown = len(arm.images.seeds), told_apart(arm.name for arm in report.arms)
 
     def told(one: ImageCount) -> tuple[int, str, bool]:
         name = short(class_name(report, one.label), 12)
         return one.index, f"{name}\n{one.base_right} to {one.arm_right} of {seeds}", True
 
     return [
-        (f"{short(arm.name)} {verb}: right with so many seeds of the base, then of the arm", [*map(told, counts)])
+        (f"{shown[arm.name]} {verb}: right with so many seeds of the base, then of the arm", [*map(told, counts)])
         for verb, counts in (
             ("wins", arm.images.most_won[:COLUMNS]),
             ("loses", arm.images.most_lost[:COLUMNS]),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.errors import InputError
 from harness.reporting import build, evidence, render, write
@@ -111,8 +113,44 @@ def test_the_store_is_not_its_own_evidence(seven: tuple[Study, Store]) -> None:
         ("C:\\Users\\me\\x.yaml", "x.yaml"),
         ("PATH=/usr/bin:/opt/bin", "PATH=bin:bin"),
         ("ran on box7, not box77", "ran on …, not box77"),
+        ("box7/x/y", "…y"),
+        # Folders of several words, and sentences that go on after a path
+        ("/home/John Doe/secret/x.py", "x.py"),
+        ("/home/John J. Doe/lr=0.1/x (old)/y.py", "y.py"),
+        ("/home/John\\ O'Brien/x.py", "x.py"),
+        ("C:\\Users\\John Doe\\x\\y.txt", "y.txt"),
+        ("C:\\Program Files (x86)\\x.exe", "x.exe"),
+        ("/mnt/c/Documents and Settings/me/x.py", "x.py"),
+        ("File '/home/john and mary/x.py', line 3", "File 'x.py', line 3"),
+        ("wrote /tmp/a/b.md and runs/x", "wrote b.md and runs/x"),
+        ("wrote '/tmp/a/b.md and runs/x'", "wrote 'b.md and runs/x'"),
+        ("wrote /tmp/a and runs/x", "wrote a and runs/x"),
+        ("wrote /tmp/a. Then runs/x", "wrote a. Then runs/x"),
+        ("/data/cifar10 is read at 3 images/s", "cifar10 is read at 3 images/s"),
+        ("cp /home/a/b /home/c/d --out runs/x", "cp b d --out runs/x"),
+        ("and/or ablations/x.yaml, 3/4, a / b, -v/-q", "and/or ablations/x.yaml, 3/4, a / b, -v/-q"),
+        # Other ways to write a path
+        ("-o/home/me/out.md", "-oout.md"),
+        ("~me/x/y", "y"),
+        ("C:/Users/me/x.yaml and file:///D:/y.yaml", "x.yaml and y.yaml"),
+        ("'C:\\\\Users\\\\me\\\\x.yaml'", "'x.yaml'"),  # as repr writes it
+        ("\\\\server\\share\\x", "x"),
+        ("'\\\\\\\\server\\\\share\\\\x'", "'x'"),
+        ("'\\\\d+\\\\w'", "'\\\\d+\\\\w'"),
+        ("http://me:secret@host/x", "http://…@host/x"),
+        ("https://***@host/x", "https://***@host/x"),
     ],
 )
 def test_scrub(text: str, expected: str) -> None:
     assert scrub(text, "box7") == expected
     assert scrub(expected, "box7") == expected
+
+
+PIECES = ["/", "\\", " ", "a", "b.md", "and", "John", "'", ":", "~", "-o", "file:", "C:", "http://", "@", "box7", "("]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+@settings(max_examples=500, deadline=None)
+def test_scrub_is_idempotent(text: str) -> None:
+    once = scrub(text, "box7")
+    assert scrub(once, "box7") == once

@@ -2,7 +2,8 @@
 
 A mapping laid over a mapping merges with it, key by key; anything else replaces what was there (null, lists,
 `true` and `false` too). A mapping with another `kind:` than the one below it replaces it: the settings of a
-cosine schedule mean nothing to a constant one.
+cosine schedule mean nothing to a constant one. Where the one below writes no kind, it has the default one; a mapping
+without a kind is laid over any.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from harness.errors import InputError, Problem
 from harness.spec.experiment import ExperimentSpec
-from harness.spec.fields import field_paths, nearest_path
+from harness.spec.fields import default_kinds, field_paths, nearest_path
 from harness.spec.kinds import kind_of_keys
 from harness.spec.origin import Override
 from harness.spec.paths import from_file, resolved, tidy
@@ -70,21 +71,28 @@ def read_base(path: Path, place: str) -> Document:
     return document
 
 
-def lay_over(below: Node, above: Node) -> Node:
-    """`above` laid over `below`, places kept; neither is changed."""
-    if not _merges(below.value, above.value, lambda node: node.value):
+def lay_over(below: Node, above: Node, at: str = "") -> Node:
+    """`above` laid over `below`, both at the dotted path `at`, places kept; neither is changed."""
+    if not _merges(below.value, above.value, at, lambda node: node.value):
         return above
     merged = dict(below.value)
     for key, node in above.value.items():
-        merged[key] = lay_over(merged[key], node) if key in merged else node
+        merged[key] = lay_over(merged[key], node, _below(at, key)) if key in merged else node
     return Node(merged, above.place)
 
 
-def _merges(below: Any, above: Any, value_of: Any = lambda value: value) -> bool:
+def _merges(below: Any, above: Any, at: str, value_of: Any = lambda value: value) -> bool:
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return False
-    both_have_kind = "kind" in below and "kind" in above
-    return not both_have_kind or bool(value_of(below["kind"]) == value_of(above["kind"]))
+    if "kind" not in above:
+        return True
+    kind = value_of(above["kind"])
+    kind_below = value_of(below["kind"]) if "kind" in below else default_kinds(ExperimentSpec).get(at, kind)
+    return bool(kind_below == kind)
+
+
+def _below(at: str, key: str) -> str:
+    return f"{at}.{key}" if at else key
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,22 +102,22 @@ def apply_overrides(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[
     `augment.cutmix.alpha` switches CutMix on with its other defaults. Paths are not checked here.
     """
     for path, value in overrides.items():
-        tree = _with_value(tree, path.split("."), value)
+        tree = _with_value(tree, path.split("."), value, path)
     return tree
 
 
-def _with_value(tree: Any, parts: list[str], value: Any) -> dict[str, Any]:
+def _with_value(tree: Any, parts: list[str], value: Any, path: str) -> dict[str, Any]:
     """Copies the mappings on the way down only: ten thousand arms share the rest of the base's tree."""
     head, *rest = parts
     copy = dict(tree) if isinstance(tree, Mapping) else {}
-    copy[head] = _with_value(copy.get(head), rest, value) if rest else _laid_over(copy.get(head), value)
+    copy[head] = _with_value(copy.get(head), rest, value, path) if rest else _laid_over(copy.get(head), value, path)
     return copy
 
 
-def _laid_over(below: Any, above: Any) -> Any:
-    if not _merges(below, above):
+def _laid_over(below: Any, above: Any, at: str) -> Any:
+    if not _merges(below, above, at):
         return above
-    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
+    return {**below, **{key: _laid_over(below.get(key), value, _below(at, key)) for key, value in above.items()}}
 
 
 def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Problem]]:

@@ -40,6 +40,17 @@ def field_paths(root: type[BaseModel]) -> dict[str, FieldInfo]:
     return paths
 
 
+@cache
+def default_kinds(root: type[BaseModel]) -> dict[str, str]:
+    """Path of a field whose mapping has a `kind` -> the kind that is meant where none is written."""
+    return {
+        path: model.model_fields["kind"].default
+        for path, info in field_paths(root).items()
+        for model in submodels(info.annotation)
+        if "kind" in model.model_fields and not model.model_fields["kind"].is_required()
+    }
+
+
 def leaf_paths(root: type[BaseModel]) -> list[str]:
     """Paths of the fields that hold values, not further fields."""
     return [path for path, info in field_paths(root).items() if not submodels(info.annotation)]

@@ -50,6 +50,38 @@ def test_another_kind_replaces_the_mapping(write: Writer) -> None:
     assert problem_at(problems_of(lambda: load_experiment(other)), f"{other}:3: optim.clip.value").what == "is missing"
 
 
+@pytest.mark.parametrize("kind", ["", "kind: sgd, "])
+def test_a_mapping_without_a_kind_has_the_default_one(write: Writer, kind: str) -> None:
+    write("a.yaml", f"base: plain.yaml\noptim: {{optimizer: {{{kind}momentum: 0.9, weight_decay: 5.0e-4}}}}\n")
+    adamw = "{kind: adamw, lr: 0.001}"
+    in_a_file = write("b.yaml", f"base: a.yaml\noptim: {{optimizer: {adamw}}}\n")
+    as_override = [f"optim.optimizer={adamw}"]
+    as_section = [f"optim={{optimizer: {adamw}}}"]
+    for spec in (
+        load_experiment(in_a_file),
+        load_experiment(write("c.yaml", "base: a.yaml\n"), as_override),
+        load_experiment(write("c.yaml", "base: a.yaml\n"), as_section),
+    ):
+        assert (spec.optim.optimizer.kind, spec.optim.optimizer.weight_decay) == ("adamw", 0.0)
+
+
+def test_the_default_kind_written_merges_with_a_mapping_that_has_none(write: Writer) -> None:
+    write("a.yaml", "base: plain.yaml\noptim: {optimizer: {weight_decay: 5.0e-4}, clip: {value: 0.1}}\n")
+    path = write("b.yaml", "base: a.yaml\noptim: {optimizer: {kind: sgd}, clip: {kind: norm}}\n")
+    spec = load_experiment(path)
+    assert (spec.optim.optimizer.lr, spec.optim.optimizer.weight_decay) == (0.1, 5e-4)
+    assert spec.optim.clip is not None
+    assert spec.optim.clip.value == 0.1
+
+
+def test_a_mapping_without_a_kind_is_laid_over_any(write: Writer) -> None:
+    write("a.yaml", "base: plain.yaml\noptim: {optimizer: {kind: adamw, lr: 0.001, weight_decay: 0.1}}\n")
+    path = write("b.yaml", "base: a.yaml\noptim: {optimizer: {lr: 0.2}}\n")
+    for spec in (load_experiment(path), load_experiment(write("c.yaml", "base: a.yaml\n"), ["optim.optimizer.lr=0.2"])):
+        optimizer = spec.optim.optimizer
+        assert (optimizer.kind, optimizer.lr, optimizer.weight_decay) == ("adamw", 0.2, 0.1)
+
+
 def test_name_and_notes_of_a_base_are_not_taken_over(write: Writer) -> None:
     write("a.yaml", "name: first\nnotes: about the first\nbase: plain.yaml\n")
     spec = load_experiment(write("b.yaml", "base: a.yaml\n"))

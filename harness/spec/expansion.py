@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -175,19 +176,39 @@ def _laid_over(tree: dict[str, Any], overrides: Sequence[Override]) -> dict[str,
 
 
 def _as_written(overrides: Sequence[Override], spec: ExperimentSpec) -> dict[str, Any]:
-    """Path -> value as written; of a path that several steps of a ladder set, the value in the end, in full."""
+    """Path -> value as written; of a path that several steps of a ladder set, the value in the end, in full.
+
+    To set a mapping sets what is in it: what an earlier step set there is left out where the end does not have it,
+    as the patience of a schedule that a later step replaces by one of another kind.
+    """
     times = Counter(override.path for override in overrides)
+    later: set[str] = set()
     written: dict[str, Any] = {}
-    for override in overrides:
-        written.pop(override.path, None)
-        written[override.path] = override.written if times[override.path] == 1 else _in_full(spec, override.path)
-    return written
+    for override in reversed(overrides):
+        if override.path in later:
+            continue
+        if times[override.path] == 1 and not later.intersection(_parents(override.path)):
+            written[override.path] = override.written
+        else:
+            with suppress(KeyError):
+                written[override.path] = _in_full(spec, override.path)
+        later.add(override.path)
+    return dict(reversed(written.items()))
+
+
+def _parents(path: str) -> list[str]:
+    """ "optim.schedule.patience" -> ["optim", "optim.schedule"]."""
+    parts = path.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
 
 
 def _in_full(spec: ExperimentSpec, path: str) -> Any:
+    """KeyError where the spec has no such field: below a toggle that is off, of another kind."""
     value: Any = spec.model_dump(mode="json")
     for part in path.split("."):
-        value = value[part] if value is not None else None
+        if value is None:
+            raise KeyError(path)
+        value = value[part]
     return value
 
 

@@ -63,6 +63,34 @@ TABLE: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "plus_rare": {"model.width": 32, "augment.cutmix": {"probability": 0.1, "alpha": 1.0}},
         },
     ),
+    "what a later step made meaningless is left out": (
+        """\
+        ladder:
+          - plateau: {optim.schedule: {kind: plateau, patience: 3}}
+          - patient: {optim.schedule.patience: 5}
+          - slow: {optim.schedule.patience: 7, augment.cutmix.alpha: 0.5}
+          - cosine: {optim.schedule: {kind: cosine}, augment.cutmix: false}
+          - mixed: {augment.cutmix: true}
+        """,
+        {
+            "plus_plateau": {"optim.schedule": {"kind": "plateau", "patience": 3}},
+            "plus_patient": {
+                "optim.schedule": {"kind": "plateau", "patience": 3},
+                "optim.schedule.patience": 5,
+            },
+            "plus_slow": {
+                "optim.schedule": {"kind": "plateau", "patience": 3},
+                "optim.schedule.patience": 7,
+                "augment.cutmix.alpha": 0.5,
+            },
+            "plus_cosine": {"optim.schedule": {"kind": "cosine", "min_lr": 0.0}, "augment.cutmix": False},
+            "plus_mixed": {
+                "augment.cutmix.alpha": 1.0,
+                "optim.schedule": {"kind": "cosine", "min_lr": 0.0},
+                "augment.cutmix": {"probability": 0.5, "alpha": 1.0},
+            },
+        },
+    ),
     "a grid is the product, the first field slowest": (
         "grid: {model.width: [8, 32], model.dropout: [0.1, 0.25, 0.5]}",
         {

@@ -11,6 +11,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Text = Annotated[str, Field(min_length=1)]
 
 Metric = Literal["val_loss", "val_accuracy", "train_loss", "train_accuracy"]
 """A column of the journal that early stopping or a schedule may watch; losses are to fall, accuracies to rise."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from harness.spec.base import ConflictError, PositiveInt, Spec
+from harness.spec.base import ConflictError, PositiveInt, Spec, Text
 from harness.spec.datasets import DATASETS, Dataset
 
 Protocol = Literal["paper", "holdout", "full"]
@@ -38,7 +38,7 @@ class Folder(Spec):
     Without train and test folders a fixed stratified fifth, chosen by hash, is the test set.
     """
 
-    path: str
+    path: Text
     """The folder, relative to the file that names it; not part of the run's identity, which takes what it holds."""
     size: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Pixels: images are scaled so that their shorter side has this many, and the middle is cut out.

@@ -149,6 +149,8 @@ class _Reader:
             return self._problem(path, f"{value} needs at least {context['min_length']} item", self._meaning(path))
         if kind == "too_long":
             return self._problem(path, f"{value} may have at most {context['max_length']} items", self._meaning(path))
+        if kind == "string_too_short":
+            return self._problem(path, "is empty", self._meaning(path))
         if kind == "value_error":
             return self._problem(path, str(context["error"]))
         return self._problem(path, f"{value} is not valid: {detail['msg']}", self._meaning(path))

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from harness.spec.base import SWITCH, ConflictError, PositiveFloat, Spec
+from harness.spec.base import SWITCH, ConflictError, PositiveFloat, Spec, Text
 
 
 class Distill(Spec):
@@ -17,7 +17,7 @@ class Distill(Spec):
     statistics; label smoothing concerns the cross-entropy only.
     """
 
-    teacher: str
+    teacher: Text
     """An experiment file (planned, trained first with its own seed, then reused), a run (its id or its folder) or a
     checkpoint (`.pt`); files are looked for relative to the file that names them."""
     temperature: PositiveFloat = 4.0

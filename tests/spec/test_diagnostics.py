@@ -61,6 +61,8 @@ WRONG = [
     ("seed", 2**63, "it must be below 9,223,372,036,854,775,808", ""),
     ("seed", -1, "it must be at least 0", ""),
     ("guard.max_parameters", 0, "it must be above 0", ""),
+    ("loss.distill", {"teacher": ""}, "is empty", "teacher: An experiment file"),
+    ("data", {"dataset": "folder", "folder": {"path": ""}}, "is empty", "path: The folder"),
     ("optim.clip", {}, "is missing", "write `value:` under `optim.clip:`. The bound."),
 ]
 

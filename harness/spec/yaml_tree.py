@@ -36,12 +36,14 @@ FieldPath = tuple[str | int, ...]
 class Node:
     """A value (scalar, {key: Node} or [Node]), the place it was written ("file:line") and its size.
 
-    For a value in a mapping the place is its key's. `size` counts the values in it, aliases expanded.
+    For a value in a mapping the place is its key's. `size` counts the values in it, `height` the levels of mappings
+    and lists, aliases expanded.
     """
 
     value: Any
     place: str
     size: int = 1
+    height: int = 0
 
     def plain(self) -> Any:
         """The value without places; strings, numbers, booleans, None, dicts and lists."""
@@ -182,18 +184,16 @@ class _Builder:
             case "DocumentStartEvent":
                 self._begin_document(place)
             case "MappingStartEvent":
-                self._open(Node({}, place), event)
+                self._open(Node({}, place, height=1), event)
             case "SequenceStartEvent":
-                self._open(Node([], place), event)
+                self._open(Node([], place, height=1), event)
             case "MappingEndEvent" | "SequenceEndEvent":
                 closed = self.stack.pop()
                 self._put(closed.node, closed.anchor)
             case "ScalarEvent":
                 self._scalar(event, place)
             case "AliasEvent":
-                if event.anchor not in self.anchors:
-                    raise self._failure(f"*{event.anchor} refers to no value before it", place)
-                self._put(self.anchors[event.anchor], None)
+                self._alias(event.anchor, place)
 
     def _begin_document(self, place: str) -> None:
         self.documents += 1
@@ -218,6 +218,16 @@ class _Builder:
         plain = not event.style and event.tag is None
         self._put(Node(resolve(event.value) if plain else event.value, place), event.anchor)
 
+    def _alias(self, anchor: str, place: str) -> None:
+        if anchor not in self.anchors:
+            raise self._failure(f"*{anchor} refers to no value before it", place)
+        if self.stack and self.stack[-1].wants_key:
+            raise self._failure(f"a key must be text, not the alias *{anchor}", place)
+        node = self.anchors[anchor]
+        if len(self.stack) + node.height > MAX_DEPTH:
+            raise self._failure(f"more than {MAX_DEPTH} levels of nesting, aliases expanded", place)
+        self._put(node, None)
+
     def _put(self, node: Node, anchor: str | None) -> None:
         if anchor:
             self.anchors[anchor] = node
@@ -231,6 +241,7 @@ class _Builder:
 
     def _attach(self, parent: _Open, node: Node) -> None:
         parent.node.size += node.size
+        parent.node.height = max(parent.node.height, node.height + 1)
         if parent.key is None:
             parent.node.value.append(node)
             return
@@ -240,7 +251,7 @@ class _Builder:
             fix = f"it is already at {first}: keep one."
             self.problems.append(Problem(f"`{shown(key)}` is written twice", parent.key_place, fix))
             return
-        parent.node.value[key] = Node(node.value, parent.key_place, node.size)
+        parent.node.value[key] = Node(node.value, parent.key_place, node.size, node.height)
 
     def _check_tag(self, event: Any, place: str) -> None:
         if event.tag is not None:

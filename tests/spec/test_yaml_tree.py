@@ -127,6 +127,7 @@ def test_anchors_and_aliases_stand_for_their_value() -> None:
     [
         ("a: &a [1, *a]\n", "refers to no value"),
         ("a: *nowhere\n", "refers to no value"),
+        ("a: &a foo\n*a : 3\n", "key must be text"),
         ("a: 1\n---\nb: 2\n", "second document"),
         ("? [1, 2]\n: b\n", "key must be text"),
         ("a: [1, 2\nb: 3\n", "can't be read as YAML"),
@@ -151,6 +152,18 @@ def test_bombs_are_refused_quickly() -> None:
     for deep in ["a: " + "[" * 5000, "a: " + "{a: " * 5000, "\n".join(" " * i + "a:" for i in range(500))]:
         assert f"more than {MAX_DEPTH} levels" in problems_of(partial(parse, deep, "f.yaml"))[0].what
     assert time.process_time() - started < 5
+
+
+def test_levels_are_counted_through_aliases() -> None:
+    def nested(levels: int, alias: str) -> str:
+        return f"{'[' * levels}{alias}{']' * levels}"
+
+    chain = f"a0: &a0 {nested(38, '1')}\n" + "".join(f"a{i}: &a{i} {nested(38, f'*a{i - 1}')}\n" for i in range(1, 40))
+    (problem,) = problems_of(lambda: parse(chain, "f.yaml"))
+    assert (problem.where, problem.what) == ("f.yaml:2", f"more than {MAX_DEPTH} levels of nesting, aliases expanded")
+    most = f"a: &a {nested(20, '1')}\nb: &b {nested(18, '*a')}\nc: {{d: *b}}\n"
+    assert len(str(tree_of(most)["c"]["d"])) == 38 * 2 + 1
+    assert "aliases expanded" in problems_of(lambda: parse(f"{most}e: [[*b]]\n", "f.yaml"))[0].what
 
 
 @given(st.text(alphabet="ab:-[]{}&*!#|>'\"%@,? \n\t01.~", max_size=40))

@@ -9,6 +9,7 @@ import functools
 import gc
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -65,12 +66,16 @@ def _options(
     os.environ |= {"WANDB_MODE": OLDER_MODES[mode]} if mode in OLDER_MODES else {}
 
 
+# Bounds far beyond any machine, so that a mistyped number can neither overflow nor fill the memory.
+MOST_JOBS = 100_000
+MOST_THREADS = 4096
+
 File = Annotated[Path, typer.Argument(help="YAML file.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("-o", "--override", metavar="PATH=VALUE", help="Set a field, e.g. model.width=32; repeatable."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="In place of the file's seed.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="In place of the file's seed.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:<index>.")]
 DataDir = Annotated[Path, typer.Option("--data-dir", envvar="HARNESS_DATA_DIR", help="Where data sets lie.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="HARNESS_RUNS_DIR", help="Where runs are kept.")]
@@ -94,7 +99,7 @@ CheckpointEvery = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run again; what was there is kept aside.")]
 AnyDevice = Annotated[bool, typer.Option("--any-device", help="Accept results of another device type or precision.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of each run.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help="CPU threads of each run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
@@ -192,7 +197,13 @@ def ablate_command(
     override: Overrides = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="Runs at once, in all; default 1, or one for each of --devices."),
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            max=MOST_JOBS,
+            help="Runs at once, in all; default 1, or one for each of --devices.",
+        ),
     ] = None,
     devices: Annotated[
         str | None,
@@ -336,7 +347,9 @@ def check_command(
 def plan_command(
     file: File,
     override: Overrides = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once, for the expected time.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=MOST_JOBS, help="Runs at once, for the expected time.")
+    ] = 1,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Plan with this many seeds.")] = None,
     device: Annotated[str, typer.Option("--device", help="Whose time is expected: auto, cpu, mps, cuda.")] = "auto",
     measure: Annotated[
@@ -643,7 +656,7 @@ def _again() -> str:
 def _seconds(text: str) -> float:
     """ "3:50:00", "50:00" or "90" (seconds)."""
     parts = text.split(":")
-    if len(parts) > 3 or not all(part.isdecimal() for part in parts):
+    if len(parts) > 3 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
         raise InputError(f"{text!r} is no time", where="--time-limit", fix="write H:MM:SS, MM:SS or seconds")
     seconds = sum(int(part) * 60**place for place, part in enumerate(reversed(parts)))
     if not seconds:

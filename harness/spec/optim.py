@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, Tag, field_validator, model_validator
 
 from harness.spec.base import (
+    MAX_INT,
     SWITCH,
     ConflictError,
     Metric,
@@ -146,7 +147,7 @@ class Plateau(Spec):
     """A column of the journal; losses are to fall, accuracies to rise."""
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """What the learning rate is multiplied by."""
-    patience: Annotated[int, Field(ge=0)] = 10
+    patience: Annotated[int, Field(ge=0, le=MAX_INT)] = 10
     """Epochs without improvement that are let pass."""
     threshold: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-4
     """An improvement must be larger than this share of the best value."""

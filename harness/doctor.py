@@ -74,7 +74,7 @@ def _data(data_dir: Path) -> dict[str, str]:
 def _cifar(name: str, folder: Path) -> str:
     from harness.training import cifar
 
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"not in {folder.parent.resolve()}; it is downloaded when it is first needed"
     try:
         cifar.check(name, folder.parent)
@@ -84,7 +84,7 @@ def _cifar(name: str, folder: Path) -> str:
 
 
 def _runs(runs_dir: Path) -> str:
-    if not runs_dir.exists():
+    if not os.path.exists(runs_dir):
         return f"none yet ({runs_dir.resolve()})"
     store = Store(runs_dir)
     writable = "writable" if os.access(runs_dir, os.W_OK) else "NOT writable"

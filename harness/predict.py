@@ -148,14 +148,14 @@ def read_images(path: Path, shape: Shape, *, scale: bool) -> NamedImages:
         InputError: naming each file that can't be used, and why.
     """
     channels, height, width = shape
-    if path.is_dir():
+    if os.path.isdir(path):
         files = find_images(path)
         if not files:
             raise InputError("there are no images in this folder", where=str(path), fix=KINDS)
         ids = [os.fsencode(file.as_posix()).decode(errors="backslashreplace") for file in files]
         found = [path / file for file in files]
         return NamedImages(ids, decode(found, channels, height, width, scale=scale, advice=RESIZE))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError("there is no such file or folder", where=str(path), fix=KINDS)
     if is_image_name(path.name):
         return NamedImages([path.name], decode([path], channels, height, width, scale=scale, advice=RESIZE))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +214,7 @@ def _of_checkpoint(path: Path) -> Teacher:
 def _read(path: Path) -> dict[str, Any]:
     from harness.training import checkpoint
 
-    if not path.is_file():
+    if not isfile(path):
         fix = "name a run's checkpoints/final.pt; without the file `teacher_digest` says which weights it was"
         raise InputError("there is no such checkpoint", where=str(path), fix=fix)
     try:

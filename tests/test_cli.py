@@ -298,6 +298,25 @@ def test_bad_overrides(harness: Harness, override: str) -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("name", ["n" * 300, f"{'n' * 300}.yaml", f"{'n' * 300}.pt"])
+def test_a_name_that_is_too_long_for_a_file(harness: Harness, name: str) -> None:
+    for arguments in (
+        ("check", name),
+        ("run", name),
+        ("run", "tiny.yaml", "-o", f"loss.distill.teacher={name}"),
+        ("run", "tiny.yaml", "-o", "data.dataset=folder", "-o", f"data.folder.path={name}"),
+        ("ablate", name),
+        ("runs", name),
+        ("report", name),
+        ("diff", name, "tiny.yaml"),
+        ("predict", name, name),
+        ("data", "fetch", name),
+    ):
+        result = harness(*arguments)
+        assert result.code == 2, arguments
+        assert "Traceback" not in result.err
+
+
 def test_bad_options(harness: Harness) -> None:
     for arguments in (
         ("run", "tiny.yaml", "--time-limit", "soon"),

@@ -18,7 +18,7 @@ from harness.spec.fields import default_kinds, field_paths, nearest_path
 from harness.spec.kinds import kind_of_keys
 from harness.spec.origin import Override
 from harness.spec.paths import from_file, resolved, tidy
-from harness.spec.yaml_tree import Document, Node, nearest_file, parse_value, read_document, shown
+from harness.spec.yaml_tree import Document, Node, nearest_file, no_file, parse_value, read_document, shown
 
 # Describe one file, so they are not taken over from its base.
 NOT_INHERITED = ("name", "notes", "base")
@@ -62,7 +62,9 @@ def base_of(document: Document) -> Path | None:
 
 
 def read_base(path: Path, place: str) -> Document:
-    """The base that the key at `place` names; InputError if it is not there or an ablation file."""
+    """The base that the key at `place` names; InputError if it is not there, no file or an ablation file."""
+    if hindrance := no_file(path):
+        raise InputError(f"{path} {hindrance}", where=f"{place}: base")
     if not path.exists():
         raise InputError(f"there is no file {path}", where=f"{place}: base", fix=nearest_file(path))
     document = read_document(path)

@@ -150,8 +150,8 @@ def first_of(problems: Sequence[Problem], what: str) -> list[Problem]:
 
 def _survey(path: Path) -> tuple[Listing, list[Problem]]:
     """The files as far as the layout can be told, and what is wrong with it."""
-    if not path.is_dir():
-        what = "is a file, not a folder" if path.is_file() else "there is no such folder"
+    if not os.path.isdir(path):
+        what = "is a file, not a folder" if os.path.isfile(path) else "there is no such folder"
         raise InputError(what, where=str(path), fix=f"data.folder.path: {_LAYOUT}")
     folders = _folders(path)
     divided = {"train", "test"} <= set(folders)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os.path import normpath, realpath
+from os.path import exists, normpath, realpath
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,6 @@ def _resolved(value: Any, folder: Path, field: str) -> Any:
     if not isinstance(value, str) or not value or "\0" in value or Path(value).is_absolute():
         return value
     path = folder / value
-    if field == TEACHER and not value.endswith(FILE_SUFFIXES) and not path.exists():
+    if field == TEACHER and not value.endswith(FILE_SUFFIXES) and not exists(path):
         return value
     return tidy(path).as_posix()

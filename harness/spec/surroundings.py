@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Surroundings:
 
         if resolved(Path(path)) in map(resolved, self.learners):
             raise InputError("the teachers go in a circle", where=where, fix="a teacher is another experiment.")
-        if not Path(path).is_file():
+        if not isfile(path):
             fix = "a teacher is an experiment file, a run or a checkpoint; a file is relative to the one that names it."
             raise InputError(f"there is no file {path}", where=where, fix=fix)
         if path not in self._teachers:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 from harness.errors import InputError, Problem
@@ -88,15 +89,15 @@ def read_document(file: Path | Document) -> Document:
 
 
 def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise InputError("is a folder, not a YAML file", where=str(path))
+    if hindrance := no_file(path):
+        raise InputError(hindrance, where=str(path))
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise InputError("there is no such file", where=str(path), fix=nearest_file(path)) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise InputError(f"can't be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
+    except OSError as error:
+        raise InputError(f"can't be read: {error.strerror}", where=str(path)) from None
     if len(data) > MAX_BYTES:
         raise InputError(f"is larger than {MAX_BYTES // 2**20} MiB: no experiment or ablation file is", where=str(path))
     try:
@@ -108,6 +109,16 @@ def _read_text(path: Path) -> str:
             where=f"{path}:{line}",
             fix="experiment and ablation files are YAML, saved as UTF-8.",
         ) from None
+
+
+def no_file(path: Path) -> str | None:
+    """What is there instead of a file, or why none can be; None for a file, and where nothing is."""
+    try:
+        return "is a folder, not a YAML file" if S_ISDIR(path.stat().st_mode) else None
+    except FileNotFoundError:
+        return "is a link to a file that is not there" if path.is_symlink() else None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        return f"can't be read: {getattr(error, 'strerror', None) or error}"
 
 
 def nearest_file(path: Path) -> str | None:

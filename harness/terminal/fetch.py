@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def data_of(name: str) -> Data:
     """
     if name in DATASETS:
         return Data.model_validate({"dataset": name})
-    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+    if name.endswith((".yaml", ".yml")) or isfile(name):
         return load_experiment(Path(name)).data
     if name == "folder":
         fix = "name the experiment file that says where they are"

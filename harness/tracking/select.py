@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from functools import cache
+from os.path import isfile, join
 from pathlib import Path
 
 from harness.errors import InputError
@@ -35,7 +36,7 @@ def find_run(store: Store, text: str) -> Entry:
 
 
 def _find(store: Store, text: str, read: Callable[[], list[Entry]]) -> Entry:
-    if Path(text).is_dir() and (Path(text) / "record.json").is_file():
+    if isfile(join(text, "record.json")):
         return RunFolder(Path(text)), RunFolder(Path(text)).read_record()
     entries = read()
     meant = [entry for entry in entries if text in (entry[1].run_id, entry[0].path.name)]

@@ -132,12 +132,29 @@ def test_a_base_that_is_no_path(write: Writer, value: str) -> None:
     assert problems_of(lambda: load_experiment(path))[0].where == f"{path}:1: base"
 
 
-def test_a_base_that_is_an_ablation_or_a_folder(write: Writer) -> None:
+def test_a_base_that_is_an_ablation(write: Writer) -> None:
     write("study.yaml", "name: study\nbase: plain.yaml\narms: {a: {model.width: 8}}\n")
     path = write("a.yaml", "base: study.yaml\n")
     assert "is an ablation file" in problems_of(lambda: load_experiment(path))[0].what
-    folder = write("b.yaml", "base: .\n")
-    assert "folder" in problems_of(lambda: load_experiment(folder))[0].what
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        (".", "is a folder, not a YAML file"),
+        ("plain.yaml/x.yaml", "plain.yaml/x.yaml can't be read: Not a directory"),
+        ("loop.yaml", "loop.yaml can't be read: Too many levels of symbolic links"),
+        ("dangling.yaml", "dangling.yaml is a link to a file that is not there"),
+        (f"{'n' * 300}.yaml", "nnn.yaml can't be read: File name too long"),
+    ],
+)
+def test_a_base_that_is_no_file_is_told_at_its_key(write: Writer, tmp_path: Path, base: str, words: str) -> None:
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "dangling.yaml").symlink_to("nowhere.yaml")
+    path = write("a.yaml", f"base: {base}\n")
+    (problem,) = problems_of(lambda: load_experiment(path))
+    assert problem.where == f"{path}:1: base"
+    assert words in problem.what
 
 
 def test_mistakes_are_told_at_the_file_they_stand_in(write: Writer) -> None:

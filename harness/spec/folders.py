@@ -16,6 +16,7 @@ from hashlib import sha256
 from io import BytesIO
 from itertools import chain
 from pathlib import Path, PurePath
+from stat import S_ISREG
 from typing import TYPE_CHECKING, NoReturn
 
 from harness.errors import InputError, Problem
@@ -151,7 +152,8 @@ def first_of(problems: Sequence[Problem], what: str) -> list[Problem]:
 def _survey(path: Path) -> tuple[Listing, list[Problem]]:
     """The files as far as the layout can be told, and what is wrong with it."""
     if not os.path.isdir(path):
-        what = "is a file, not a folder" if os.path.isfile(path) else "there is no such folder"
+        there = "is a file, not a folder" if os.path.isfile(path) else "is no folder"
+        what = there if os.path.exists(path) else "there is no such folder"
         raise InputError(what, where=str(path), fix=f"data.folder.path: {_LAYOUT}")
     folders = _folders(path)
     divided = {"train", "test"} <= set(folders)
@@ -261,6 +263,7 @@ def _read_header(file: ImageFile) -> _Header | Problem:
     from PIL import Image
 
     try:
+        check_is_file(file.path)
         content = file.path.read_bytes()
         with Image.open(BytesIO(content)) as image:
             if image.mode == "F":
@@ -277,6 +280,17 @@ def _is_turned(image: Image.Image, content: bytes) -> bool:
     if image.format == "PNG" and not any(mark in content for mark in _PNG_EXIF):
         return False  # to look for it behind the pixels, Pillow would decode them
     return bool(image.getexif().get(_ORIENTATION, 1) >= 5)
+
+
+def check_is_file(path: Path) -> None:
+    """Before it is opened: a pipe would be waited at for ever.
+
+    Raises:
+        ValueError: something else is there, links followed.
+        OSError: there is nothing to see.
+    """
+    if not S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no file")
 
 
 def unreadable_image(path: Path, error: Exception) -> Problem:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from harness.errors import InputError, Problem
 from harness.spec.data import Folder
-from harness.spec.folders import THREADS, first_of, list_images, read_content, unreadable_image
+from harness.spec.folders import THREADS, check_is_file, first_of, list_images, read_content, unreadable_image
 
 Array = np.ndarray[Any, Any]
 
@@ -58,6 +58,7 @@ def decode(
 
     def decode_into(index: int) -> Problem | None:
         try:
+            check_is_file(files[index])
             with Image.open(files[index]) as opened:
                 image = to_channels(ImageOps.exif_transpose(opened), channels)
         except Exception as error:  # damage surfaces in Pillow as whatever it leads to

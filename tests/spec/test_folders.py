@@ -198,6 +198,21 @@ def no_image(root: Path) -> None:
     (root / "cat/bad.png").write_bytes(b"not a picture")
 
 
+def a_device(root: Path) -> None:
+    root.rmdir()
+    root.symlink_to("/dev/null")
+
+
+def a_pipe(root: Path) -> None:
+    class_folders(root, {"cat": 3, "dog": 3})
+    os.mkfifo(root / "cat/bad.png")
+
+
+def a_link_to_a_device(root: Path) -> None:
+    class_folders(root, {"cat": 3, "dog": 3})
+    (root / "cat/bad.png").symlink_to("/dev/null")
+
+
 def a_broken_link(root: Path) -> None:
     class_folders(root, {"cat": 3, "dog": 3})
     (root / "cat/bad.png").symlink_to(root / "gone.png")
@@ -211,6 +226,7 @@ def floating_point(root: Path) -> None:
 BAD: dict[Callable[[Path], None], tuple[str, str, str]] = {
     nothing: ("", "there is no such folder", "one folder a class"),
     a_file: ("", "is a file, not a folder", "one folder a class"),
+    a_device: ("", "is no folder", "one folder a class"),
     no_class: ("", "no folders in it, so no classes", "one folder a class"),
     one_class: ("", "only one class, cat", "two"),
     an_empty_class: ("eel", "class eel has no images", ".png"),
@@ -222,6 +238,8 @@ BAD: dict[Callable[[Path], None], tuple[str, str, str]] = {
     several_sizes: ("", "8 x 8 (cat/000.png and 5 more), 10 x 8 (dog/wide.png)", "data.folder.size"),
     no_image: ("cat/bad.png", "can't be read: it is no image of a known format", "replace it"),
     a_broken_link: ("cat/bad.png", "can't be read: No such file or directory", "replace it"),
+    a_pipe: ("cat/bad.png", "can't be read: it is no file", "replace it"),
+    a_link_to_a_device: ("cat/bad.png", "can't be read: it is no file", "replace it"),
     floating_point: ("cat/bad.pgm", "floating-point", "replace it"),
 }
 
@@ -264,6 +282,12 @@ def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     os.rename(tmp_path / "cat/000.png", os.fsencode(tmp_path) + b"/cat/\xff.png")
     [problem] = problems_of(tmp_path)
     assert "not UTF-8" in problem.what
+
+
+def test_a_pipe_is_not_waited_at_when_pixels_are_decoded(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="it is no file"):
+        decode([tmp_path / "pipe.png"], 3, 8, 8, scale=False)
 
 
 def test_pixels_are_not_decoded(tmp_path: Path) -> None:

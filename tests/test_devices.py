@@ -32,7 +32,7 @@ def test_devices_as_they_are_written(text: str, devices: tuple[int, ...]) -> Non
     assert parse_devices(text) == devices
 
 
-@pytest.mark.parametrize("text", ["", "a", "0-", "-1", "3-1", "0,0", "0-2,1", "cuda:0", "0;1"])
+@pytest.mark.parametrize("text", ["", "a", "0-", "-1", "3-1", "0,0", "0-2,1", "cuda:0", "0;1", "0-20000", "1024", "9" * 5000])
 def test_devices_as_they_are_not(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_devices(text)
@@ -58,6 +58,8 @@ def test_gpus_that_are_not_there_are_told_with_those_that_are() -> None:
     check_devices([0, 1], 2, None)
     with pytest.raises(InputError, match=r"no GPU 2, 3: this machine has 2 GPUs, 0 to 1$"):
         check_devices([0, 2, 3], 2, None)
+    with pytest.raises(InputError, match=r"no GPU 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 1012 more: this machine has"):
+        check_devices(parse_devices("0-1023"), 2, None)
     with pytest.raises(InputError, match=r"one GPU, 0 \(CUDA_VISIBLE_DEVICES=5: indices are positions in it\)"):
         check_devices([5], 1, "5")
 

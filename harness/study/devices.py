@@ -10,27 +10,34 @@ from harness.options import AblateOptions
 from harness.study import asked
 
 WRITE = "write indices of GPUs: 0-3, or 0,2"
+MOST = 1024
+"""GPUs of one machine, far beyond any."""
+TOLD = 10
+"""GPUs that are not there and are told; of the others how many there are."""
 
 
 def parse_devices(text: str) -> tuple[int, ...]:
     """ "0-3" -> (0, 1, 2, 3); "0,2" -> (0, 2); both may be mixed.
 
     Raises:
-        InputError: it is no such list, or names a GPU twice.
+        InputError: it is no such list, or names a GPU twice or one beyond `MOST`.
     """
-    devices: list[int] = []
+    devices: dict[int, None] = {}
     for part in text.split(","):
-        matched = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        matched = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", part)
         if matched is None:
             raise InputError(f"{text!r} names no devices", where="--devices", fix=WRITE)
         first = int(matched[1])
         last = int(matched[2] or first)
         if last < first:
             raise InputError(f"{part.strip()!r} goes backwards", where="--devices", fix=WRITE)
-        devices += range(first, last + 1)
-    twice = sorted({index for index in devices if devices.count(index) > 1})
-    if twice:
-        raise InputError(f"GPU {twice[0]} is named twice", where="--devices", fix="--jobs says how many runs share one")
+        if last >= MOST:
+            raise InputError(f"{part.strip()!r} goes beyond GPU {MOST - 1}", where="--devices", fix=WRITE)
+        for index in range(first, last + 1):
+            if index in devices:
+                fix = "--jobs says how many runs share one"
+                raise InputError(f"GPU {index} is named twice", where="--devices", fix=fix)
+            devices[index] = None
     return tuple(devices)
 
 
@@ -45,7 +52,7 @@ def check_devices(devices: Sequence[int], count: int, visible: str | None) -> No
         return
     found = {0: "no CUDA device", 1: "one GPU, 0"}.get(count, f"{count} GPUs, 0 to {count - 1}")
     among = f" (CUDA_VISIBLE_DEVICES={visible}: indices are positions in it)" if visible is not None else ""
-    there = ", ".join(map(str, missing))
+    there = ", ".join(map(str, missing[:TOLD])) + (f" and {len(missing) - TOLD} more" if len(missing) > TOLD else "")
     raise InputError(f"there is no GPU {there}: this machine has {found}{among}", where="--devices")
 
 

@@ -14,10 +14,11 @@ SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Stop:
-    """Whether, and why, to stop. A second SIGINT raises KeyboardInterrupt at once."""
+    """Whether, and why at first, to stop. A second SIGINT raises KeyboardInterrupt at once."""
 
     def __init__(self, time_limit: float | None = None):
         self.reason: Literal["signal", "time_limit"] | None = None
+        self._interrupted = False
         self.deadline = None if time_limit is None else time.monotonic() + time_limit
 
     def __call__(self) -> bool:
@@ -31,9 +32,11 @@ class Stop:
         return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.reason == "signal" and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.reason = "signal"
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+        self.reason = self.reason or "signal"
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:

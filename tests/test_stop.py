@@ -54,6 +54,27 @@ def test_a_second_ctrl_c_ends_at_once_but_a_second_term_does_not() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_the_first_ctrl_c_after_a_term_leaves_time_to_save() -> None:
+    """SIGTERM is what a study at its time limit sends to its workers; Ctrl-C reaches them all."""
+    stop = Stop()
+    with stop.on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_after_the_time_limit_does_not_change_why() -> None:
+    stop = Stop(0.0)
+    with stop.on_signals():
+        assert stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.reason == "time_limit"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def signalled(spec: ExperimentSpec, number: int, times: int) -> tuple[Interrupted, tuple[int, int]]:
     """Train until the second step of epoch 2, in which this process gets the signal: how it ended, and where."""
     last = (0, 0)

@@ -305,6 +305,7 @@ def check_command(
     from harness.spec.arm import Arm
     from harness.spec.documents import kind_of, load_experiment
     from harness.spec.schema import json_schema
+    from harness.spec.surroundings import teachers_of
     from harness.spec.yaml_tree import read_document
 
     if schema:
@@ -333,7 +334,9 @@ def check_command(
         raise InputError(problems)
     from harness.training.guard import check_budget
 
-    costs = check_budget([arm.spec for arm in arms], places)
+    specs = [arm.spec for arm in arms]
+    teachers = teachers_of(specs)
+    costs = check_budget([*specs, *teachers], [*places, *(f"teacher {spec.name}" for spec in teachers)])[: len(arms)]
     from harness.terminal.check import print_check, to_json
 
     if as_json:

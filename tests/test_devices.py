@@ -32,7 +32,9 @@ def test_devices_as_they_are_written(text: str, devices: tuple[int, ...]) -> Non
     assert parse_devices(text) == devices
 
 
-@pytest.mark.parametrize("text", ["", "a", "0-", "-1", "3-1", "0,0", "0-2,1", "cuda:0", "0;1", "0-20000", "1024", "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "a", "0-", "-1", "3-1", "0,0", "0-2,1", "cuda:0", "0;1", "0-20000", "1024", "9" * 5000]
+)
 def test_devices_as_they_are_not(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_devices(text)

@@ -436,7 +436,20 @@ def test_a_teacher_over_its_own_budget_stops_all(folder: Path, harness: Harness)
     (folder / "study.yaml").write_text(
         "name: study\nbase: tiny.yaml\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
     )
-    result = harness("ablate", "study.yaml")
-    assert result.code == 2
-    assert "over the limit of 100" in result.err
+    for command in ("check", "plan", "ablate"):
+        result = harness(command, "study.yaml")
+        assert result.code == 2
+        assert "teacher teacher: " in result.err
+        assert "over the limit of 100" in result.err
     assert not (folder / "runs").exists()
+
+
+def test_check_looks_at_the_budget_of_a_teachers_own_teacher(school: Path, harness: Harness) -> None:
+    (school / "teacher.yaml").write_text(TEACHER + "loss: {distill: {teacher: first.yaml}}\n")
+    (school / "first.yaml").write_text("name: first\nbase: tiny.yaml\n")
+    whole = harness("check", "student.yaml", "tiny.yaml", "--json")
+    assert [arm["name"] for arm in json.loads(whole.out)["arms"]] == ["student", "tiny"]
+    (school / "first.yaml").write_text("name: first\nbase: tiny.yaml\nguard: {max_parameters: 100}\n")
+    refused = harness("check", "student.yaml")
+    assert refused.code == 2
+    assert "teacher first: " in refused.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os.path import isfile
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,24 @@ class Surroundings:
         if path not in self._teachers:
             self._teachers[path] = load_experiment(Path(path), learners=self.learners)
         return self._teachers[path]
+
+
+def teachers_of(specs: Sequence[ExperimentSpec]) -> list[ExperimentSpec]:
+    """The teachers that are experiment files, each file once, a teacher's own teacher before it."""
+    from harness.spec.documents import load_experiment
+
+    found: dict[str, ExperimentSpec] = {}
+
+    def look_at(spec: ExperimentSpec) -> None:
+        distill = spec.loss.distill
+        if distill and distill.teacher.endswith(EXPERIMENT_SUFFIXES) and distill.teacher not in found:
+            teacher = load_experiment(Path(distill.teacher))
+            look_at(teacher)
+            found[distill.teacher] = teacher
+
+    for spec in specs:
+        look_at(spec)
+    return list(found.values())
 
 
 def _agrees(told: Any, content: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from harness.spec.composition import apply_overrides
 from harness.spec.diagnostics import show
 from harness.spec.drafts import Draft
 from harness.spec.experiment import ExperimentSpec
-from harness.spec.identity import spec_digest
+from harness.spec.identity import is_inert, spec_digest
 from harness.spec.naming import MAX_LENGTH, marked, name_of
 from harness.spec.origin import Origin, Override
 from harness.spec.solving import Solved, sets, value_at
@@ -63,7 +63,7 @@ class Expansion:
         """One more arm, unless it is a mistake or equal to one that is there."""
         named = draft if draft.name is not None else self._named(draft)
         assert named.name is not None
-        if problem := self._name_problem(named.name, named.place):
+        if problem := self._name_problem(draft, named.name):
             self.problems.append(problem)
             return
         spec = self._spec(draft, named.name)
@@ -122,14 +122,25 @@ class Expansion:
             self._differs_alone[key] = spec is None or spec_digest(spec) != self._base_digest
         return self._differs_alone.get(key, True)
 
-    def _name_problem(self, name: str, place: str) -> Problem | None:
+    def _name_problem(self, draft: Draft, name: str) -> Problem | None:
         try:
             check_name(name)
         except ValueError as error:
-            return Problem(str(error), place)
+            return Problem(str(error), draft.place)
         if name == self._name:
-            return Problem(f"the base is already called {name}", place, "give the arm a name of its own.")
+            return Problem(f"the base is already called {name}", draft.place, "give the arm a name of its own.")
+        if self._base_digest and len(self._name) + 1 + len(name) > MAX_SPEC_NAME:
+            return self._name_too_long(draft, name)
         return None
+
+    def _name_too_long(self, draft: Draft, name: str) -> Problem:
+        """A run is named after the base and its arm, `MAX_SPEC_NAME` characters together."""
+        length, room = len(self._name), max(MAX_SPEC_NAME - len(self._name) - 1, 0)
+        if draft.name is None:
+            what = f"the base's name, {self._name}, has {length} characters: that leaves {room} for the names of arms"
+            return Problem(what, draft.place, "give the base a shorter `name:`.")
+        what = f"{name} has {len(name)} characters, and the base's name before it leaves {room}"
+        return Problem(what, draft.place, f"shorten it, or the base's name, {self._name}, which has {length}.")
 
     # --- equal arms ---
 
@@ -223,4 +234,7 @@ def _equal_to_base(draft: Draft) -> Problem:
         return Problem("the arm sets nothing, so it is the base", draft.place, "the base is always an arm: remove it.")
     paths = ", ".join(override.path for override in draft.overrides)
     what = f"the arm is equal to the base: {paths} changes nothing there"
-    return Problem(what, draft.place, "the base has that value already: remove the arm, or change the base.")
+    inert = [override.path for override in draft.overrides if is_inert(override.path)]
+    if not inert:
+        return Problem(what, draft.place, "the base has that value already: remove the arm, or change the base.")
+    return Problem(what, draft.place, f"no result hangs on {', '.join(inert)}: remove the arm, or set something else.")

@@ -48,6 +48,16 @@ def canonical(spec: ExperimentSpec) -> dict[str, Any]:
     return fields
 
 
+def is_inert(path: str) -> bool:
+    """Whether the field at a dotted path, or all that is under it, changes no result."""
+    inert: Any = INERT
+    for part in path.split("."):
+        if inert is True or part not in inert:
+            break
+        inert = inert[part] if isinstance(inert, dict) else True
+    return inert is True
+
+
 def awaits_teacher(spec: ExperimentSpec) -> bool:
     """Whether the spec learns from a teacher whose weights are not known: it has no run id yet."""
     return spec.loss.distill is not None and spec.loss.distill.teacher_digest is None

@@ -321,6 +321,17 @@ def test_a_base_with_a_long_name_leaves_less_room(write: Writer) -> None:
     assert len(base) + 1 + len(name) <= 80
 
 
+def test_a_base_whose_name_leaves_no_room(write: Writer) -> None:
+    base = "b" * 76
+    write(f"{base}.yaml", "base: plain.yaml\n")
+    path = write("study.yaml", f"name: study\nbase: {base}.yaml\ngrid: {{model.width: [8, 32]}}\n")
+    (problem,) = problems_of(lambda: load_study(path))
+    assert problem.where == f"{path}:3: grid"
+    assert problem.what == f"the base's name, {base}, has 76 characters: that leaves 3 for the names of arms"
+    named = write("study.yaml", f"name: study\nbase: {base}.yaml\narms: {{abc: {{model.width: 8}}}}\n")
+    assert arms_of(load_study(named)) == {"abc": {"model.width": 8}}
+
+
 # --- mistakes ---
 
 

@@ -62,14 +62,12 @@ def make_report(
     for format in formats:
         if format not in FORMATS:
             raise InputError(f"{format!r} is no format of a report", where="--format", fix=f"use {', '.join(FORMATS)}")
+    study = load_study(Path(what[0]), overrides, seeds) if len(what) == 1 and _is_file(what[0]) else None
     if not runs_dir.is_dir():
-        raise InputError(
-            "there is no such runs folder", where=str(runs_dir), fix="--runs-dir names the one that is meant"
-        )
+        fix = "harness run experiments/quickstart.yaml makes one; --runs-dir names another"
+        raise InputError("there is no such runs folder", where=str(runs_dir), fix=fix)
     store = Store(runs_dir)
-    study = None
-    if len(what) == 1 and _is_file(what[0]):
-        study = resolve_study(load_study(Path(what[0]), overrides, seeds), store)
+    study = study and resolve_study(study, store)
     report: StudyReport | RunsReport = reporting.build(study, store) if study else _of_runs(what, store)
     for problem in store.problems:
         print(f"left out: {problem}", file=sys.stderr)

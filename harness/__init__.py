@@ -9,8 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import ablate, load_ablation, load_experiment, report, run
-    from harness.options import AblateOptions, RunOptions
+    from harness.api import AblateOptions, RunOptions, ablate, load_ablation, load_experiment, report, run
 
     __version__: str
 
@@ -22,4 +21,4 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("importlib.metadata").version("budget-ablation-harness")
     if name not in __all__:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    return getattr(importlib.import_module("harness.options" if name.endswith("Options") else "harness.api"), name)
+    return getattr(importlib.import_module("harness.api"), name)

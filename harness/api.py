@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.reporting import StudyReport
     from harness.study.ablate import Outcome
 
-__all__ = ["ablate", "load_ablation", "load_experiment", "report", "run"]
+__all__ = ["AblateOptions", "RunOptions", "ablate", "load_ablation", "load_experiment", "report", "run"]
 
 
 def run(

@@ -661,10 +661,7 @@ def _seconds(text: str) -> float:
     parts = text.split(":")
     if len(parts) > 3 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
         raise InputError(f"{text!r} is no time", where="--time-limit", fix="write H:MM:SS, MM:SS or seconds")
-    seconds = sum(int(part) * 60**place for place, part in enumerate(reversed(parts)))
-    if not seconds:
-        raise InputError("no time leaves none to get anywhere", where="--time-limit", fix="leave it out for no limit")
-    return float(seconds)
+    return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
 
 
 def _write_report(study: Any, runs_dir: Path, output: Path, formats: list[str]) -> list[Path]:

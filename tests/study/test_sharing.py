@@ -294,14 +294,14 @@ def test_two_started_together_finish_together_with_each_run_done_once(folder: Pa
     log = folder / "completions"
     command = ("ablate", "study.yaml", "--seeds", "4", "--threads", "1", "-o", "train.epochs=10", "--output")
     both = [
-        spawn(folder, *command, f"reports/{name}.md", hooked=True, TEST_COMPLETIONS=str(log)) for name in ("one", "two")
+        spawn(folder, *command, f"{name}/study.md", hooked=True, TEST_COMPLETIONS=str(log)) for name in ("one", "two")
     ]
     outs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
     done = set(log.read_text().splitlines())  # a record is written twice at its end
     assert len(done) == len({line.split()[0] for line in done}) == 8
     assert {len(record.provenance.get("continued", [])) for record in Store(folder / "runs").records()} == {0}
-    reports = [(folder / f"reports/{name}.md").read_bytes() for name in ("one", "two")]
+    reports = [(folder / f"{name}/study.md").read_bytes() for name in ("one", "two")]
     assert reports[0] == reports[1]
     assert not list((folder / "runs/.claims").iterdir())
     for process in both:

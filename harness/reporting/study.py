@@ -132,10 +132,12 @@ def match(study: Study, entries: Sequence[Found]) -> dict[tuple[str, int], Found
 def dropped(study: Study, entries: Sequence[Found]) -> list[Found]:
     """Runs that were made for this study and that it does not ask for any more, by arm and seed.
 
-    An arm that was taken away after a look at it, a seed, an arm that has become another experiment.
+    An arm that was taken away after a look at it, a seed, an arm that has become another experiment. What has come to
+    no end has shown nothing.
     """
     asked = {(spec_digest(arm.spec), seed) for arm in study.arms for seed in study.seeds}
-    found = [one for one in entries if one[1].study == study.name and (one[1].spec_digest, one[1].seed) not in asked]
+    ended = [one for one in entries if one[1].study == study.name and (one[1].finished or one[1].failed)]
+    found = [one for one in ended if (one[1].spec_digest, one[1].seed) not in asked]
     return sorted(found, key=lambda one: (one[1].arm or "", one[1].seed, one[1].run_id))
 
 

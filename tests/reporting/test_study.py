@@ -63,6 +63,8 @@ def test_an_arm_that_was_taken_away_is_told(store: Store) -> None:
     fill(store, whole, {"small": [0.7, 0.71, 0.72], "no_se": [0.6, 0.61, 0.62], "wild": [0.1, 0.1, 0.1]})
     other = make_study({"no_flip": {"augment.flip": False}}, seeds=(0,), name="other")
     fill(store, other, {"small": [0.7], "no_flip": [0.5]})
+    tried = make_study({"no_clip": {"optim.clip": None}}, seeds=(0,))
+    add(store, make_record(tried, tried.arms[1], 0, None, status="interrupted"), [])  # nothing was seen of it
     study = make_study({"no_se": {"model.se": False}}, seeds=(0, 1))
     report = build(study, store)
     assert [(run.arm, run.seed) for run in report.dropped] == [

@@ -62,8 +62,8 @@ def _options(
     ] = False,
 ) -> None:
     """`--debug` is taken out of the command line by `main`, so that it may stand anywhere."""
-    mode = os.environ.get("WANDB_MODE", "")
-    os.environ |= {"WANDB_MODE": OLDER_MODES[mode]} if mode in OLDER_MODES else {}
+    if (mode := os.environ.get("WANDB_MODE")) in OLDER_MODES:
+        os.environ["WANDB_MODE"] = OLDER_MODES[mode]
 
 
 # Bounds far beyond any machine, so that a mistyped number can neither overflow nor fill the memory.
@@ -243,8 +243,10 @@ def ablate_command(
     from harness.matching import load_study
 
     study = load_study(file, override or [], seeds)
-    if output and (not output.name or output.is_dir()):
-        raise InputError("this is a folder", where=f"--output {output}", fix="name a file, e.g. reports/mine.md")
+    if output:
+        from harness.reporting import stem_of
+
+        stem_of(output)  # before anything is trained
     console = _console(stderr=as_json)
     from harness.options import AblateOptions
     from harness.study.devices import parse_devices

@@ -45,21 +45,13 @@ def test_a_signal_asks_to_stop(number: int) -> None:
     assert signal.getsignal(number) is signal.default_int_handler
 
 
-def test_a_second_ctrl_c_ends_at_once_but_a_second_term_does_not() -> None:
+@pytest.mark.parametrize("first", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_a_second_ctrl_c_ends_at_once_but_no_term_and_no_first_one_does(first: tuple[int, int]) -> None:
+    """SIGTERM is what a study at its time limit sends its workers; Ctrl-C, which reaches all, lets them save."""
     stop = Stop()
     with stop.on_signals():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_the_first_ctrl_c_after_a_term_leaves_time_to_save() -> None:
-    """SIGTERM is what a study at its time limit sends to its workers; Ctrl-C reaches them all."""
-    stop = Stop()
-    with stop.on_signals():
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
+        for number in first:
+            os.kill(os.getpid(), number)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -129,7 +129,8 @@ def check(report: Report, output: Path) -> str | None:
     but for those that another version of matplotlib has drawn (`not_compared`); pictures of the data set are not.
     """
     format = output.suffix.lstrip(".")
-    found, expected = _read(output), _expected(report, output)
+    found = _read(output)
+    expected = _expected(report, output, found)
     if format == "html":
         elsewhere = _drawn_elsewhere(found)
         found, expected = (_without_images(text, everything=elsewhere) for text in (found, expected))
@@ -153,10 +154,10 @@ def not_compared(report: Report, output: Path) -> list[Path]:
     return [path for path in paths if _drawn_with(path.read_bytes()) not in (figures.drawn_with(), None)]
 
 
-def _expected(report: Report, output: Path) -> str:
-    """The text that the records give; with pictures where the file has some."""
+def _expected(report: Report, output: Path, found: str) -> str:
+    """The text that the records give; with pictures where the one that was `found` has some."""
     format = output.suffix.lstrip(".")
-    if format in LEFT_OUT and not isinstance(report, RunsReport) and LEFT_OUT[format][0] in _read(output).splitlines():
+    if format in LEFT_OUT and not isinstance(report, RunsReport) and LEFT_OUT[format][0] in found.splitlines():
         report = replace(report, pixels=NO_PIXELS)
     return render(report, format, stem_of(output))
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.events import Elsewhere, Ended, EpochDone, Event, Note, Started, Stepped
+from harness.study.expected import counted
 from harness.terminal.live_table import Cell, live_table
 from harness.terminal.words import accuracy, duration, epoch_line, time_left
 
@@ -101,7 +102,7 @@ class RunDisplay(_Display):
         self.redraw()
 
     def _started(self, event: Started) -> None:
-        where = f"{event.device}, {event.precision}, {event.threads} thread{'s' * (event.threads != 1)}"
+        where = f"{event.device}, {event.precision}, {counted(event.threads, 'thread')}"
         if not event.device.startswith("CPU"):
             where = f"{event.device}, {event.precision}"
         parameters = f"{event.trainable_parameters:,} parameters"

@@ -206,7 +206,7 @@ def _power(plan: Plan) -> list[tuple[str, str]]:
     if more := [f"{seeds} seeds {points(difference)}" for seeds, difference in plan.more_seeds if seeds > n]:
         rows.append(("", ", ".join(more)))
     if plan.more_seeds:
-        known = f"{spread.df} degree{'s' * (spread.df != 1)} of freedom{': a guess' if spread.is_guess else ''}"
+        known = f"{counted(spread.df, 'degree')} of freedom{': a guess' if spread.is_guess else ''}"
         rows.append(("spread", f"{points(spread.sd)} points over seeds, {spread.source} ({known})"))
     if n > 1:
         rows.append(("sign flip", f"the smallest p that {n} paired seeds can reach is {plan.smallest_sign_flip_p:.4g}"))

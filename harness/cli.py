@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 
-from harness.errors import CheckFailed, HarnessError, InputError, Interrupted, Problem, RunFailed, printable
+from harness.errors import CheckFailed, HarnessError, InputError, Interrupted, RunFailed, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -303,48 +303,16 @@ def check_command(
     as_json: AsJson = False,
 ) -> None:
     """Validate files and count parameters and MACs of every arm; trains nothing, needs no data."""
-    from harness.matching import load_study
-    from harness.spec.arm import Arm
-    from harness.spec.documents import kind_of, load_experiment
-    from harness.spec.schema import json_schema
-    from harness.spec.surroundings import teachers_of
-    from harness.spec.yaml_tree import read_document
-
     if schema:
+        from harness.spec.schema import json_schema
+
         _print_json(json_schema())
         return
     if not files:
         raise InputError("no file is named", fix="harness check experiments/baseline.yaml")
-    problems: list[Problem] = []
-    arms: list[Arm] = []
-    places: list[str] = []
-    remarks: list[str] = []
-    for file in files:
-        try:
-            document = read_document(file)
-            if kind_of(document) == "ablation":
-                study = load_study(document, override or [])
-                found, remarks = study.arms, [*remarks, *study.remarks]
-            else:
-                spec = load_experiment(document, override or [])
-                found = (Arm(spec.name, {}, spec),)
-            arms += found
-            places += [f"{file}: {arm.name}" for arm in found]
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    from harness.training.guard import check_budget
+    from harness.terminal.check import check_and_show
 
-    specs = [arm.spec for arm in arms]
-    teachers = teachers_of(specs)
-    costs = check_budget([*specs, *teachers], [*places, *(f"teacher {spec.name}" for spec in teachers)])[: len(arms)]
-    from harness.terminal.check import print_check, to_json
-
-    if as_json:
-        _print_json(to_json(arms, costs, remarks))
-    else:
-        print_check(arms, costs, remarks, _console())
+    check_and_show(files, override or [], _console(), as_json=as_json)
 
 
 @command

@@ -27,6 +27,7 @@ def test_check_gives_the_published_numbers(harness: Harness) -> None:
     [arm] = json.loads(result.out)["arms"]
     assert arm == {
         "name": "baseline",
+        "file": BASELINE,
         "trainable_parameters": 4_697_742,
         "max_parameters": 5_000_000,
         "macs": 798_690_304,
@@ -40,6 +41,16 @@ def test_check_of_every_shipped_file(harness: Harness) -> None:
     result = harness("check", "--json", *files)
     assert result.code == 0, result.err
     assert len(json.loads(result.out)["arms"]) > len(files)
+
+
+def test_check_of_several_files_says_which_arm_is_whose(harness: Harness) -> None:
+    study = str(ROOT / "ablations/quickstart.yaml")
+    lines = harness("check", study, BASELINE).out.splitlines()
+    assert lines[0] == study
+    assert lines.index(BASELINE) > lines.index("") > 2
+    assert harness("check", BASELINE).out.startswith("name")
+    arms = json.loads(harness("check", "--json", study, BASELINE).out)["arms"]
+    assert [arm["file"] for arm in arms] == [*[study] * (len(arms) - 1), BASELINE]
 
 
 def test_check_over_budget(harness: Harness) -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.events import Elsewhere, Ended, EpochDone, Started
-from harness.terminal.columns import Columns, narrowed
+from harness.terminal.columns import Columns, fitted, narrowed
 from harness.terminal.live import StudyDisplay
 from harness.terminal.live_table import Cell, fitting, live_table
 
@@ -40,11 +40,11 @@ def drawn(table: Table | Columns, width: int, force_terminal: bool = False) -> s
     return console.file.getvalue()
 
 
-def both(rows: list[tuple[str, ...]]) -> tuple[Table, Columns]:
+def both(rows: list[tuple[str, ...]], right: tuple[str, ...] = RIGHT) -> tuple[Table, Columns]:
     reference = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for head in HEADS:
-        reference.add_column(head, justify="right" if head in RIGHT else "left", overflow="fold")
-    ours = Columns(HEADS, RIGHT)
+        reference.add_column(head, justify="right" if head in right else "left", overflow="fold")
+    ours = Columns(HEADS, right)
     for row in rows:
         reference.add_row(*row)
         ours.add_row(*row)
@@ -54,8 +54,9 @@ def both(rows: list[tuple[str, ...]]) -> tuple[Table, Columns]:
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS), max_size=6), st.integers(20, 120))
 def test_drawn_as_rich_draws_it(rows: list[tuple[str, ...]], width: int) -> None:
-    reference, ours = both(rows)
-    assert drawn(ours, width) == drawn(reference, width)
+    for right, columns in (((), width), (RIGHT, 200)):  # numbers are kept whole longer than rich does
+        reference, ours = both(rows, right)
+        assert drawn(ours, columns) == drawn(reference, columns)
 
 
 def test_styles_reach_the_terminal() -> None:
@@ -79,6 +80,13 @@ def test_the_widest_are_narrowed_first_and_alike() -> None:
     assert narrowed([5, 20, 9], 30) == [5, 16, 9]
     assert narrowed([5, 20, 9], 21) == [5, 8, 8]
     assert narrowed([5, 20, 9], 9) == [3, 3, 3]
+
+
+def test_numbers_are_folded_last() -> None:
+    assert fitted([30, 30, 12], [True, True, False], 50) == [19, 19, 12]
+    assert fitted([30, 5, 20], [True, True, False], 40) == [15, 5, 20]
+    assert fitted([30, 5, 40], [True, True, False], 50) == narrowed([30, 5, 40], 50)  # the words would be too narrow
+    assert fitted([14, 14], [False, False], 20) == [10, 10]
 
 
 def test_a_row_has_a_cell_for_each_column() -> None:

@@ -21,11 +21,15 @@ Cell = str | Text
 """What stands in a row: text without any style, or with one."""
 
 GAP = "  "  # behind each column
+READABLE = 10 + len(GAP)  # what a column of words keeps before numbers are folded
 SPECIAL = re.compile(r"\\|\[[a-z#/@]")  # what rich's markup begins with
 
 
 class Columns:
-    """Columns with bold heads; those named in `right` are numbers. What does not fit is folded, the widest first."""
+    """Columns with bold heads; those named in `right` are numbers.
+
+    What does not fit is folded, the widest first, and numbers only where the words beside them are narrow already.
+    """
 
     def __init__(self, heads: Sequence[str], right: Iterable[str] = ()):
         self.heads = tuple(heads)
@@ -42,7 +46,8 @@ class Columns:
         heads: list[Cell] = [Text.assemble((head, "bold")) for head in self.heads]
         rows = [[_parsed(cell, console) for cell in row] for row in self.rows]
         wanted = [max(map(_width, column)) + len(GAP) for column in zip(heads, *rows, strict=True)]
-        widths = [max(width - len(GAP), 1) for width in narrowed(wanted, options.max_width)]
+        words = [side == "left" for side in self.justify]
+        widths = [max(width - len(GAP), 1) for width in fitted(wanted, words, options.max_width)]
         blanks = [" " * width for width in widths]
 
         def lines_of(row: Sequence[Cell]) -> list[Sequence[Cell]]:
@@ -53,6 +58,16 @@ class Columns:
         yield from _drawn([[*[None] * (height - len(lines)), *lines] for lines in folded], blanks, console)
         for row in rows:
             yield from _drawn(lines_of(row), blanks, console)
+
+
+def fitted(widths: list[int], words: Sequence[bool], room: int) -> list[int]:
+    """`widths` within `room`: of the columns of words alone while these stay readable, else of all columns."""
+    texts = [width for width, is_words in zip(widths, words, strict=True) if is_words]
+    left = room - sum(widths) + sum(texts)
+    if left < sum(min(width, READABLE) for width in texts):
+        return narrowed(widths, room)
+    narrow = iter(narrowed(texts, left))
+    return [next(narrow) if is_words else width for width, is_words in zip(widths, words, strict=True)]
 
 
 def narrowed(widths: list[int], room: int) -> list[int]:

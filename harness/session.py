@@ -217,14 +217,14 @@ class Session:
 
     def _stopped(self) -> HarnessError:
         done, of = self.record.epochs_done, self.spec.train.epochs
-        text = f"stopped after {done} of {of} epochs; the state is saved: {self.options.continue_with} to go on"
+        text = f"{done} of {of} epochs are done, the state is saved; {self.options.continue_with} to go on"
         return TimeLimitReached(f"time limit: {text}") if self.stop_asked.reason == "time_limit" else Interrupted(text)
 
     def _stopped_at_once(self) -> Interrupted:
         again = f"{self.options.continue_with} to go on"
         if self.folder.last.exists() or self.folder.previous.exists():
-            return Interrupted(f"stopped at once; the last saved state is kept: {again}")
-        return Interrupted(f"stopped at once, before a state was saved: {again} from the beginning")
+            return Interrupted(f"at once; the last saved state is kept: {again}")
+        return Interrupted(f"at once, before a state was saved: {again} from the beginning")
 
     def _complete(self, training: Training, outcome: Literal["completed", "stopped_early"]) -> None:
         """Judge the final and the best weights, keep them and the predictions, and close the record."""

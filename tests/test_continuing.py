@@ -233,5 +233,5 @@ def test_the_time_limit_saves_the_state_in_mid_epoch(harness: Harness, spec: Exp
     shutil.rmtree("runs")
     stopped = harness("run", "tiny.yaml", "--time-limit", "0")
     assert stopped.code == 75
-    assert "the state is saved: `harness run tiny.yaml --time-limit 0` to go on" in " ".join(stopped.err.split())
+    assert "the state is saved; `harness run tiny.yaml --time-limit 0` to go on" in " ".join(stopped.err.split())
     assert go_on(spec) == ((1, 1), [])

@@ -63,7 +63,7 @@ def test_the_baseline_starts_tells_the_time_and_goes_on(folder: Path, cifar10_di
     spec = load_experiment(ROOT / "experiments/baseline.yaml")
     options = RunOptions(wandb="disabled", device="cpu", data_dir=cifar10_dir)
     events: list[Event] = []
-    with pytest.raises(Interrupted, match="after 0 of 200 epochs; the state is saved"):
+    with pytest.raises(Interrupted, match="0 of 200 epochs are done, the state is saved"):
         runner.run(spec, options=options, observer=events.append, stop=StopAfter(3))
     [note] = [event for event in events if isinstance(event, Note)]
     assert "200 epochs of this network on this CPU: about" in note.text

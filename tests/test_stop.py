@@ -99,7 +99,7 @@ def test_each_signal_ends_a_run_after_its_step_with_the_state_saved(
     error, last = signalled(load_experiment(folder / "tiny.yaml"), number, times=1)
     assert (error.exit_code, str(error)) == (
         130,
-        "stopped after 1 of 3 epochs; the state is saved: run the same command again to go on",
+        "1 of 3 epochs are done, the state is saved; run the same command again to go on",
     )
     assert saved_at() == last == (2, 2)
 
@@ -109,7 +109,7 @@ def test_two_ctrl_c_end_a_run_at_once_with_the_last_state_good(folder: Path, mon
     error, _ = signalled(load_experiment(folder / "tiny.yaml"), signal.SIGINT, times=2)
     assert (error.exit_code, str(error)) == (
         130,
-        "stopped at once; the last saved state is kept: run the same command again to go on",
+        "at once; the last saved state is kept: run the same command again to go on",
     )
     assert saved_at() == (2, 0)  # of the end of epoch 1: no time for one more
 

@@ -72,7 +72,8 @@ class _Reader:
         for path, group in self._by_field(details[:MAX_DETAILS]).items():
             problems += self._problems_at(path, group)
         if len(details) > MAX_DETAILS:
-            problems.append(Problem(f"{len(details) - MAX_DETAILS} more mistakes", self.origin.where(())))
+            file = self.origin.where(()).rpartition(":")[0]
+            problems.append(Problem(f"{len(details) - MAX_DETAILS} more mistakes", file or None))
         return problems
 
     def _by_field(self, details: list[dict[str, Any]]) -> dict[FieldPath, list[dict[str, Any]]]:

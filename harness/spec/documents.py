@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +36,8 @@ def load_experiment(
     try:
         document = compose(first)
     except InputError as error:
-        raise InputError([*first.problems, *error.problems, *_mistakes_without_base(first), *problems]) from None
+        mistakes = [*first.problems, *error.problems, *_mistakes_without_base(first), *problems]
+        raise InputError(in_order(mistakes)) from None
     tree = apply_overrides(document.root.plain(), {override.path: override.value for override in laid_over})
     spec, mistakes = Surroundings(*learners, first.path).checked(
         tree, Origin(document.root, tuple(laid_over)), ("base",)
@@ -80,5 +82,18 @@ def refuse_other_kind(document: Document, wanted: Kind) -> None:
 def accept(result: Result | None, problems: Sequence[Problem]) -> Result:
     """`result`, unless there are problems: then InputError with all of them, each once."""
     if problems or result is None:
-        raise InputError(list(dict.fromkeys(problems)))
+        raise InputError(in_order(dict.fromkeys(problems)))
     return result
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Those of a file together and in the order of its lines; the files, and all that has no line, as they came."""
+    places = [(problem, *_line(problem)) for problem in problems]
+    files = list(dict.fromkeys(file for _, file, _ in places))
+    return [problem for problem, *_ in sorted(places, key=lambda place: (files.index(place[1]), place[2]))]
+
+
+def _line(problem: Problem) -> tuple[str, int]:
+    """The file and the line of `where`; ("", 0) of what has none."""
+    found = re.match(r"(.+?):(\d+)(?::|$)", problem.where or "")
+    return (found[1], int(found[2])) if found else ("", 0)

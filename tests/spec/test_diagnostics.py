@@ -188,6 +188,16 @@ def test_everything_wrong_with_a_file_is_told_at_once_each_at_its_line(write: Wr
     assert len(problems) == 8
 
 
+def test_mistakes_stand_in_the_order_of_the_lines(write: Writer) -> None:
+    path = write("a.yaml", "train: {epochs: 0}\nmodel:\n  dropout: 2\n  widht: 8\n  depths: []\nname: 5\n")
+    problems = problems_of(lambda: load_experiment(path, ["modle.x=1"]))
+    places = [problem.where or "" for problem in problems]
+    lines = [int(place.split(":")[1]) for place in places if place.startswith(f"{path}:")]
+    assert lines == sorted(lines)
+    assert {1, 3, 4, 5, 6} <= set(lines)
+    assert places[-1].startswith("-o modle.x")
+
+
 def test_a_file_full_of_nonsense_is_answered_briefly(write: Writer) -> None:
     path = write("a.yaml", "".join(f"k{i}: 1\n" for i in range(3000)))
     problems = problems_of(lambda: load_experiment(path))

@@ -19,19 +19,25 @@ from harness.spec.ablation import Arm, Matched, Study
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.model import Model
 from harness.spec.solving import range_of, value_at
+from harness.spec.surroundings import Contents
 from harness.spec.yaml_tree import Document
 
 SomeSpec = TypeVar("SomeSpec", bound=BaseModel)
 
 
-def load_study(file: Path | Document, overrides: Sequence[str] = (), seeds: int | None = None) -> Study:
-    """The ablation file, expanded and solved; `overrides` and `seeds` as `harness.spec.ablation.load_study` has them.
+def load_study(
+    file: Path | Document,
+    overrides: Sequence[str] = (),
+    seeds: int | None = None,
+    contents: Contents | None = None,
+) -> Study:
+    """The ablation file, expanded and solved; the arguments are those of `harness.spec.ablation.load_study`.
 
     Raises:
         InputError: mistakes in the file, its base or its arms, all of them; or an arm that no value brings into its
             budget.
     """
-    return solve(ablation.load_study(file, overrides, seeds))
+    return solve(ablation.load_study(file, overrides, seeds, contents))
 
 
 def solve(study: Study) -> Study:

@@ -19,7 +19,7 @@ from harness.spec.experiment import ExperimentSpec
 from harness.spec.loss import Distill
 from harness.spec.surroundings import EXPERIMENT_SUFFIXES, check_teacher
 from harness.tracking.record import Record
-from harness.tracking.select import find_run
+from harness.tracking.select import find_run, recorded_contents
 from harness.tracking.store import RunFolder, Store
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _check_digest(distill: Distill, found: str | None) -> None:
 
 
 def _of_experiment(path: Path, store: Store) -> Teacher:
-    spec = resolve(load_experiment(path), store)
+    spec = resolve(load_experiment(path, contents=recorded_contents(store)), store)
     folder = None if identity.awaits_teacher(spec) else store.find(identity.run_id(spec, spec.seed))
     record = _record_of(folder, path) if folder and folder.record_path.exists() else None
     if folder is None or record is None or not record.finished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,3 +83,31 @@ def test_images_that_change_between_two_runs_of_a_study_are_refused(images: Path
     second = runner.run(changed, 0, options)
     assert second.run_id != first.run_id
     assert second.provenance["data_digest"] != first.provenance["data_digest"]
+
+
+def test_a_report_needs_the_records_and_not_the_images(harness: Harness, images: Path) -> None:
+    quick = ("--device", "cpu", "-o", "train.epochs=1", "--wandb", "disabled")
+    assert harness("ablate", "study.yaml", *quick).code == 0
+    same = ("--override", "train.epochs=1")
+    assert harness("report", "study.yaml", *same, "--evidence", "evidence").code == 0
+    images.rename("elsewhere")
+    checked = harness("report", "study.yaml", *same, "--runs-dir", "evidence", "--check")
+    assert checked.code == 0, checked.err
+    assert harness("check", "study.yaml").code == 2  # what is to be trained on has to be there
+    nothing = harness("report", "study.yaml", "--override", "data.folder.size=32")
+    assert (nothing.code, "there is no such folder" in nothing.err) == (2, True)
+
+    class_folders(images, {"cat": 4, "dog": 5}, height=64, width=64)
+    assert harness("run", "tiny.yaml", *quick).code == 0
+    images.rename("others")
+    ambiguous = harness("report", "study.yaml", *same)
+    assert ambiguous.code == 2
+    assert "the runs in runs were made on 2 of that name" in ambiguous.err
+
+
+def test_images_that_are_there_are_the_ones_that_are_asked_about(harness: Harness, images: Path) -> None:
+    quick = ("--device", "cpu", "-o", "train.epochs=1", "--wandb", "disabled")
+    assert harness("run", "tiny.yaml", *quick).code == 0
+    save(images / "dog/002.png", picture(77, 64, 64))
+    assert harness("report", "study.yaml", "--override", "train.epochs=1", "-o", "r.json").code == 0
+    assert {arm["n"] for arm in json.loads(Path("r.json").read_text())["arms"]} == {0}

@@ -18,6 +18,7 @@ from harness.spec.expansion import Expansion
 from harness.spec.naming import labels
 from harness.spec.origin import Origin, Override
 from harness.spec.solving import Solved, solvable_problem
+from harness.spec.surroundings import Contents
 from harness.spec.yaml_tree import Document, Node, read_document
 
 __all__ = ["AblationFile", "Arm", "Matched", "Placement", "Reference", "Study", "load_study"]
@@ -55,12 +56,18 @@ class Study:
         return sorted(found, key=lambda one: one[0].position)
 
 
-def load_study(file: Path | Document, overrides: Sequence[str] = (), seeds: int | None = None) -> Study:
+def load_study(
+    file: Path | Document,
+    overrides: Sequence[str] = (),
+    seeds: int | None = None,
+    contents: Contents | None = None,
+) -> Study:
     """The ablation file, expanded; InputError holds every mistake in it, its base and its arms.
 
     What it is to `match` is not solved for yet: `harness.matching.load_study` does it all.
     `overrides` ("train.epochs=30") are laid over the base and so hold for all arms, after the file's own.
     `seeds`: train with that many instead: the file's first ones, then the smallest it does not name.
+    `contents`: what a folder of images held that is not there; None: it has to be there.
     """
     document = read_document(file)
     refuse_other_kind(document, "ablation")
@@ -70,7 +77,7 @@ def load_study(file: Path | Document, overrides: Sequence[str] = (), seeds: int 
     solved = _solved(document, problems)
     drafts = [draft for source in SOURCES for draft in source(document, problems)]
     base = _base(document, problems)
-    expansion = Expansion(base, shared, _words(document), solved) if base else None
+    expansion = Expansion(base, shared, _words(document), solved, contents) if base else None
     if expansion:
         for draft in drafts:
             expansion.add(draft)

@@ -13,7 +13,7 @@ from harness.spec.diagnostics import checked
 from harness.spec.experiment import ExperimentSpec
 from harness.spec.kinds import Kind, kind_of_keys
 from harness.spec.origin import Origin
-from harness.spec.surroundings import Surroundings
+from harness.spec.surroundings import Contents, Surroundings
 from harness.spec.yaml_tree import Document, Node, read_document
 
 __all__ = ["accept", "apply_overrides", "experiment_from_dict", "kind_of", "load_experiment", "refuse_other_kind"]
@@ -23,12 +23,16 @@ Result = TypeVar("Result")
 
 
 def load_experiment(
-    file: Path | Document, overrides: Sequence[str] = (), learners: Sequence[Path] = ()
+    file: Path | Document,
+    overrides: Sequence[str] = (),
+    learners: Sequence[Path] = (),
+    contents: Contents | None = None,
 ) -> ExperimentSpec:
     """The experiment file over its bases, with overrides ("model.width=72", YAML values) laid over it.
 
     InputError holds every mistake in the files and the overrides. `name` defaults to the file's stem;
-    `name` and `notes` of a base are not taken over. `learners` are the files of those that learn from this one.
+    `name` and `notes` of a base are not taken over. `learners` are the files of those that learn from this one;
+    `contents` tells what a folder of images held that is not there.
     """
     first = read_document(file)
     refuse_other_kind(first, "experiment")
@@ -39,7 +43,7 @@ def load_experiment(
         mistakes = [*first.problems, *error.problems, *_mistakes_without_base(first), *problems]
         raise InputError(in_order(mistakes)) from None
     tree = apply_overrides(document.root.plain(), {override.path: override.value for override in laid_over})
-    spec, mistakes = Surroundings(*learners, first.path).checked(
+    spec, mistakes = Surroundings(*learners, first.path, contents=contents).checked(
         tree, Origin(document.root, tuple(laid_over)), ("base",)
     )
     return accept(spec, [*document.problems, *mistakes, *problems])

@@ -20,7 +20,7 @@ from harness.spec.identity import is_inert, spec_digest
 from harness.spec.naming import MAX_LENGTH, marked, name_of
 from harness.spec.origin import Origin, Override
 from harness.spec.solving import Solved, sets, value_at
-from harness.spec.surroundings import Surroundings
+from harness.spec.surroundings import Contents, Surroundings
 from harness.spec.yaml_tree import Document
 
 MAX_SPEC_NAME = 80
@@ -35,13 +35,21 @@ class Expansion:
         shared: overrides of all arms, the base too.
         words: field path -> word for it in the names of a grid's or zip's arms.
         solved: the field that `match` solves for, which no arm may set.
+        contents: what a folder of images held that is not there.
     """
 
-    def __init__(self, base: Document, shared: Sequence[Override], words: Mapping[str, str], solved: Solved | None):
+    def __init__(
+        self,
+        base: Document,
+        shared: Sequence[Override],
+        words: Mapping[str, str],
+        solved: Solved | None,
+        contents: Contents | None = None,
+    ):
         self.arms: list[Arm] = []
         self.problems: list[Problem] = []
         self.remarks: list[str] = []
-        self._surroundings = Surroundings()
+        self._surroundings = Surroundings(contents=contents)
         self._root = base.root
         self._tree = _laid_over(base.root.plain(), shared)
         self._name = str(self._tree["name"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from os.path import isfile
+from collections.abc import Callable, Sequence
+from os.path import exists, isfile
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,21 @@ from harness.spec.paths import TEACHER, resolved
 
 EXPERIMENT_SUFFIXES = (".yaml", ".yml")
 
+Contents = Callable[[str, int | None], FolderContent | None]
+"""What a folder of images held, from its path and `size`, as far as that is known; for folders that are not there."""
+
 
 class Surroundings:
     """Validates experiments together with what they name; each folder and each teacher is looked at once.
 
     Args:
         learners: the files whose teacher is being read: a teacher that is one of them learns from itself.
+        contents: asked of a folder that is not there; None: it has to be there.
     """
 
-    def __init__(self, *learners: Path):
+    def __init__(self, *learners: Path, contents: Contents | None = None):
         self.learners = learners
+        self.contents = contents
         self._contents: dict[tuple[str, int | None], FolderContent] = {}
         self._teachers: dict[str, ExperimentSpec] = {}
 
@@ -65,15 +70,20 @@ class Surroundings:
             or not (size is None or (type(size) is int and size > 0))
         ):
             return tree
-        from harness.spec.folders import read_content  # needs Pillow
-
         if (path, size) not in self._contents:
-            self._contents[path, size] = read_content(Path(path), size)
+            self._contents[path, size] = self._content(path, size)
         content = self._contents[path, size].model_dump(mode="json")
         if not _agrees(folder.get("content"), content):
             where = origin.where(("data", "folder", "content"))
             raise InputError(f"{path} holds other images than this says", where=where, fix="leave `content` out.")
         return tree | {"data": data | {"folder": folder | {"content": content}}}
+
+    def _content(self, path: str, size: int | None) -> FolderContent:
+        if self.contents and not exists(path) and (content := self.contents(path, size)):
+            return content
+        from harness.spec.folders import read_content  # needs Pillow
+
+        return read_content(Path(path), size)
 
     # --- a teacher ---
 
@@ -98,7 +108,7 @@ class Surroundings:
             fix = "a teacher is an experiment file, a run or a checkpoint; a file is relative to the one that names it."
             raise InputError(f"there is no file {path}", where=where, fix=fix)
         if path not in self._teachers:
-            self._teachers[path] = load_experiment(Path(path), learners=self.learners)
+            self._teachers[path] = load_experiment(Path(path), learners=self.learners, contents=self.contents)
         return self._teachers[path]
 
 

@@ -18,6 +18,7 @@ from harness.reporting.workspace import Files
 from harness.teacher import resolve_study
 from harness.tracking.mirror import DEFAULT_PROJECT
 from harness.tracking.record import Record
+from harness.tracking.select import recorded_contents
 from harness.tracking.store import Store
 
 MANY = 4
@@ -44,7 +45,7 @@ def make_dashboard(
         HarnessError: the server did not take it.
     """
     store = Store(runs_dir)
-    study = resolve_study(load_study(file, overrides, seeds), store)
+    study = resolve_study(load_study(file, overrides, seeds, recorded_contents(store)), store)
     report, entries = reporting.build(study, store), store.entries()
     for problem in store.problems:
         print(f"left out: {problem}", file=sys.stderr)

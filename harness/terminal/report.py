@@ -17,7 +17,7 @@ from harness.reporting.model import RunsReport, StudyReport
 from harness.spec.ablation import Study
 from harness.spec.documents import experiment_from_dict
 from harness.teacher import resolve_study
-from harness.tracking.select import find_records, find_run
+from harness.tracking.select import find_records, find_run, recorded_contents
 from harness.tracking.store import Store
 
 FORMATS = ("md", "html", "csv", "json", "tex")
@@ -62,11 +62,12 @@ def make_report(
     for format in formats:
         if format not in FORMATS:
             raise InputError(f"{format!r} is no format of a report", where="--format", fix=f"use {', '.join(FORMATS)}")
-    study = load_study(Path(what[0]), overrides, seeds) if len(what) == 1 and _is_file(what[0]) else None
+    store = Store(runs_dir)
+    is_study = len(what) == 1 and _is_file(what[0])
+    study = load_study(Path(what[0]), overrides, seeds, recorded_contents(store)) if is_study else None
     if not runs_dir.is_dir():
         fix = "harness run experiments/quickstart.yaml makes one; --runs-dir names another"
         raise InputError("there is no such runs folder", where=str(runs_dir), fix=fix)
-    store = Store(runs_dir)
     study = study and resolve_study(study, store)
     report: StudyReport | RunsReport = reporting.build(study, store) if study else _of_runs(what, store)
     for problem in store.problems:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from os.path import isfile, join
 from pathlib import Path
 
 from harness.errors import InputError
+from harness.spec.data import FolderContent
 from harness.tracking.record import FAILED, Record, flat_row
 from harness.tracking.store import RunFolder, Store, by_run_id
 
@@ -53,6 +55,33 @@ def _find(store: Store, text: str, read: Callable[[], list[Entry]]) -> Entry:
     near = difflib.get_close_matches(text, known, 1)
     fix = f"did you mean {near[0]}?" if near else "`harness runs` lists them"
     raise InputError(f"there is no run {text!r}", where=str(store.root), fix=fix)
+
+
+def recorded_contents(store: Store) -> Callable[[str, int | None], FolderContent | None]:
+    """What folders of images held when the runs were made, for a report where the images are not.
+
+    Asked with a folder's path and `data.folder.size`: by the folder's name, since the path is of another machine. The
+    store is read once, when it is first asked. None where no run names such a folder; InputError where runs were made
+    on different images under that name.
+    """
+    records = cache(store.records)
+
+    def contents(path: str, size: int | None) -> FolderContent | None:
+        folders = [record.spec.get("data", {}).get("folder") or {} for record in records()]
+        asked = (Path(path).name, size)
+        alike = [folder for folder in folders if (_last_name(folder.get("path")), folder.get("size")) == asked]
+        found = {content["digest"]: content for folder in alike if (content := folder.get("content"))}
+        if len(found) > 1:
+            what = f"there is no such folder, and the runs in {store.root} were made on {len(found)} of that name"
+            raise InputError(what, where=path, fix="put the images there that are meant")
+        return FolderContent.model_validate(next(iter(found.values()))) if found else None
+
+    return contents
+
+
+def _last_name(path: object) -> str | None:
+    """Of a path of any machine."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if isinstance(path, str) else None
 
 
 def standing(store: Store) -> list[Record]:

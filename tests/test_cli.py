@@ -60,6 +60,15 @@ def test_check_over_budget(harness: Harness) -> None:
         assert part in result.err
 
 
+@pytest.mark.parametrize("command", ["check", "plan", "ablate"])
+def test_an_arm_over_its_budget_is_told_with_its_file(harness: Harness, command: str) -> None:
+    study = str(ROOT / "ablations/se_vs_nose.yaml")
+    result = harness(command, study, "-o", "model.width=72")
+    assert (result.code, result.out) == (2, "")
+    for arm, parameters in (("baseline", "5,943,902"), ("no_se", "5,943,250")):
+        assert f"error: {study}: {arm}: {parameters} trainable parameters are" in result.err
+
+
 def test_check_prints_the_schema(harness: Harness) -> None:
     assert "$defs" in json.loads(harness("check", "--schema").out)
 

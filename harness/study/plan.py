@@ -239,7 +239,8 @@ def make_plan(
     """
     count = count or _count_here
     study = resolve_study(solve(study), store)
-    costs = count([arm.spec for arm in study.arms])
+    places = [f"{study.path or study.name}: {arm.name}" for arm in study.arms]
+    costs = count([arm.spec for arm in study.arms], places)
     stored = _Stored(store, hardware)
     macs: dict[str | None, int] = {None: 0}
     macs |= {teacher: _teacher_macs(distill, store, count) for teacher, distill in _distillations(study).items()}

@@ -245,9 +245,13 @@ def _recomputed(runs: Sequence[Run]) -> list[str]:
         return []
     wrong = [f"{words.code(run.arm)} seed {run.seed}, {run.contradiction}" for run in known if run.contradiction]
     told = f"Accuracy recomputed from the stored predictions of {words.plural(len(known), 'run')}"
-    if not wrong:
-        return [f"{told}: equal to the records' in all of them, to the last digit."]
-    return [f"{told}: **it contradicts {words.plural(len(wrong), 'record')}**: {'; '.join(wrong)}."]
+    if wrong:
+        told += f": **it contradicts {words.plural(len(wrong), 'record')}**: {'; '.join(wrong)}."
+    else:
+        told += ": equal to the records' in all of them, to the last digit."
+    if without := [f"{words.code(run.arm)} seed {run.seed}" for run in runs if run.counted and run.predictions is None]:
+        told += f" No predictions are there of {words.listed(without)}: by class and by image they are not counted."
+    return [told]
 
 
 def _extension(report: StudyReport, runs: Sequence[Run]) -> list[str]:

@@ -144,6 +144,14 @@ def test_records_that_agree_with_their_predictions(store: Store, predicted: Stud
     assert "recomputed from the stored predictions of 4 runs: equal to the records' in all of them" in text
 
 
+def test_a_run_whose_predictions_are_gone_is_told(store: Store, predicted: Study) -> None:
+    folder = next(folder for folder, record in store.entries() if (record.arm, record.seed) == ("no_se", 1))
+    folder.predictions_path.unlink()
+    text = " ".join(render(build(predicted, store), "md").split())
+    assert "of 3 runs: equal to the records' in all of them, to the last digit. No predictions are there of" in text
+    assert "of `no_se` seed 1: by class and by image they are not counted." in text
+
+
 def test_one_image_more_or_less_is_told(store: Store, predicted: Study) -> None:
     folder, record = next(found for found in store.entries() if found[1].arm == "no_se" and found[1].seed == 1)
     stored = folder.read_predictions()

@@ -10,7 +10,6 @@ import os
 import queue
 import socket
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -176,7 +175,7 @@ def rebuild(
     Images that are not given as `samples` are taken from the mirror that is replaced, where it has them.
 
     Raises:
-        RebuildFailed: it could not be, or what is there afterwards is not what the journal says.
+        RebuildFailed: it could not be within `seconds`, or what is there afterwards is not what the journal says.
     """
     samples = samples or media.found_samples(folder.wandb_dir)
     rows = Journal(folder.journal_path).rows()
@@ -184,28 +183,29 @@ def rebuild(
         connection = mirror_process.connect()
     except OSError as error:
         raise RebuildFailed(one_line(error)) from error
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        _hang_up(connection)  # ends a send that waits, too
+
+    limit = threading.Timer(seconds, give_up)
+    limit.daemon = True
+    limit.start()
     try:
         connection.send(_opening("offline", folder, record, rows, labels))
         connection.send(Finishing(record, samples))
-        ended = _answer(connection, seconds)
+        while not isinstance(ended := connection.recv(), Finished):
+            pass
     except (EOFError, OSError):
-        raise RebuildFailed("the process that was to write it anew ended") from None
+        slow = f"writing it anew took more than {seconds:.0f} s"
+        raise RebuildFailed(slow if late.is_set() else "the process that was to write it anew ended") from None
     finally:
+        limit.cancel()
+        limit.join()
         _hang_up(connection)
         connection.close()
-    if ended is None:
-        raise RebuildFailed(f"writing it anew took more than {seconds:.0f} s")
     if ended.told.state != "offline":
         raise RebuildFailed(ended.told.state.removeprefix("failed: "))
     if ended.wrong:
         raise RebuildFailed(f"written anew, {ended.wrong}")
-
-
-def _answer(connection: Connection, seconds: float) -> Finished | None:
-    """The last that a mirror's process tells; None where it takes longer."""
-    deadline = time.monotonic() + seconds
-    while connection.poll(max(deadline - time.monotonic(), 0)):
-        told = connection.recv()
-        if isinstance(told, Finished):
-            return told
-    return None

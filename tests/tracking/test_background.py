@@ -15,11 +15,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.tracking import background, mirror_process, wandb_file
-from harness.tracking.background import BackgroundMirror, start_mirror
+from harness.tracking.background import BackgroundMirror, RebuildFailed, start_mirror
 from harness.tracking.journal import Journal
+from harness.tracking.media import Samples
 from harness.tracking.mirror import open_mirror
 from harness.tracking.mirror_process import Finished, Finishing
 from harness.tracking.readback import difference
@@ -216,6 +218,16 @@ def test_where_it_cannot_be_rebuilt_either_the_state_says_both(folder: RunFolder
     assert "wandb" in told.state.partition(";")[2]
 
 
+def test_a_process_that_takes_nothing_can_t_hold_up_the_rebuilding(folder: RunFolder, played: Played) -> None:
+    played(frozen)
+    journal_of(folder, 1)
+    samples = Samples(np.arange(20), np.zeros((20, 128, 128, 3), np.uint8))  # more than the socket takes
+    began = time.monotonic()
+    with pytest.raises(RebuildFailed, match="writing it anew took more than 1 s"):
+        background.rebuild(folder, DONE, {}, samples, seconds=1)
+    assert time.monotonic() - began < 5
+
+
 def test_an_online_mirror_that_is_incomplete_says_so(folder: RunFolder, played: Played) -> None:
     def lose_it_all(connection: Connection) -> None:
         while not isinstance(connection.recv(), Finishing):
@@ -291,6 +303,7 @@ import os, signal, sys, time
 from pathlib import Path
 from harness.tracking import background, mirror_process, wandb_file
 from harness.tracking.journal import Journal
+from harness.tracking.media import Samples
 from harness.tracking.store import RunFolder
 from tests.study.commands import wait_until
 from tests.study.commands import wait_until

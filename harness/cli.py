@@ -414,13 +414,13 @@ def runs_command(
         return
     if yes:
         raise InputError("--yes is for --prune", where="--yes")
-    from harness.tracking.select import find_record, matching, standing
+    from harness.tracking.select import as_it_stands, find_run, matching, standing
     from harness.tracking.store import Store
 
     store = Store(runs_dir)
     console = _console()
     if run:
-        record = find_record(store, run)
+        record = as_it_stands(*find_run(store, run))
         print(record.model_dump_json(indent=2)) if as_json else console.print_json(record.model_dump_json(), indent=2)
         return
     records = matching(standing(store), where)

@@ -152,6 +152,7 @@ def test_runs_tells_of_the_dead_and_the_damaged(harness: Harness, monkeypatch: p
     second.record_path.write_text("{")
     result = harness("runs", "--json")
     assert [run["status"] for run in json.loads(result.out)["runs"]] == ["killed"]
+    assert json.loads(harness("runs", "tiny", "--json").out)["status"] == "killed"
     assert str(second.record_path) in result.err
     assert harness("runs", "--where", "status=failed").out.count("killed") == 1
     with acquire(first.claim_path):

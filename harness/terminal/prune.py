@@ -41,7 +41,9 @@ def prune_and_show(runs_dir: Path, where: str | None, console: Console, *, yes: 
     if not yes:
         console.print(f"{size(_bytes(items))} can be freed; nothing is removed yet: --yes removes it")
     elif kept := len(items) - len(gone):
-        console.print(f"removed: {size(_bytes(gone))}; {kept} left alone, their runs are being trained")
+        console.print(
+            f"removed: {size(_bytes(gone))}; {kept} left alone, their runs are being trained or have been meanwhile"
+        )
     else:
         console.print(f"removed: {size(_bytes(gone))}")
 

@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.tracking.atomic import storage_error
 from harness.tracking.claim import Held, acquire
 from harness.tracking.record import Record
-from harness.tracking.select import matching, standing_entries
+from harness.tracking.select import Entry, as_it_stands, matching
 from harness.tracking.store import RunFolder, Store
 
 What = Literal["run set aside", "state of a finished run", "damaged checkpoint", "temporary file", "failed run"]
@@ -26,12 +26,15 @@ IN_USE = 3600.0  # seconds since its last change in which a temporary file of th
 
 @dataclass(frozen=True)
 class Prunable:
-    """Something that may go. `folder`: the run it is of, which nobody may train meanwhile; None: of no run."""
+    """Something that may go.
+
+    `run`: which one it is of, as it was listed, and which nobody may train meanwhile; None: of no run.
+    """
 
     what: What
     path: Path
     bytes: int
-    folder: RunFolder | None = None
+    run: Entry | None = None
 
 
 def prunable(store: Store, failed: str | None = None) -> list[Prunable]:
@@ -44,23 +47,25 @@ def prunable(store: Store, failed: str | None = None) -> list[Prunable]:
     Raises:
         InputError: the condition also means runs that did not fail, or is none.
     """
-    asked = _failed(store, failed) if failed is not None else frozenset()
+    entries = store.entries()
+    asked = _failed(entries, failed) if failed is not None else frozenset()
     found = [_item("run set aside", path) for path in store.set_aside_runs()]
     found += [_item("temporary file", path) for path in _leftovers(store.root) if _is_old(path)]
-    for folder, record in store.entries():
+    for run in entries:
+        folder, _ = run
         if folder.is_claimed():
             continue
         if folder.path in asked:
-            found.append(_item("failed run", folder.path, folder))
+            found.append(_item("failed run", folder.path, run))
         else:
-            found += _parts(folder, record)
+            found += _parts(run)
     return found
 
 
-def _failed(store: Store, condition: str) -> frozenset[Path]:
+def _failed(entries: Sequence[Entry], condition: str) -> frozenset[Path]:
     """The folders of the runs that the condition means: of one id there may be a failed run and a finished one."""
-    entries = standing_entries(store)
-    meant = matching([record for _, record in entries], condition)
+    records = [as_it_stands(folder, record) for folder, record in entries]
+    meant = matching(records, condition)
     if others := [record for record in meant if not record.failed]:
         named = ", ".join(f"{record.run_id} ({record.status})" for record in others[:3])
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -68,16 +73,17 @@ def _failed(store: Store, condition: str) -> frozenset[Path]:
         what = f"--prune removes failed runs only, and {condition} means others too: {named}{more}"
         raise InputError(what, where="--where", fix=fix)
     chosen = set(map(id, meant))
-    return frozenset(folder.path for folder, record in entries if id(record) in chosen)
+    return frozenset(folder.path for (folder, _), record in zip(entries, records, strict=True) if id(record) in chosen)
 
 
-def _parts(folder: RunFolder, record: Record) -> Iterator[Prunable]:
+def _parts(run: Entry) -> Iterator[Prunable]:
     """What of a run that stays is of no use any more."""
+    folder, record = run
     if record.finished:
-        yield from (_item("state of a finished run", path, folder) for path in folder.states() if path.exists())
-    yield from (_item("damaged checkpoint", path, folder) for path in sorted(folder.checkpoints.glob("*.damaged")))
+        yield from (_item("state of a finished run", path, run) for path in folder.states() if path.exists())
+    yield from (_item("damaged checkpoint", path, run) for path in sorted(folder.checkpoints.glob("*.damaged")))
     for inside in (folder.path, folder.checkpoints):
-        yield from (_item("temporary file", path, folder) for path in _leftovers(inside))
+        yield from (_item("temporary file", path, run) for path in _leftovers(inside))
 
 
 def _leftovers(folder: Path) -> list[Path]:
@@ -91,8 +97,8 @@ def _is_old(path: Path) -> bool:
     return False
 
 
-def _item(what: What, path: Path, folder: RunFolder | None = None) -> Prunable:
-    return Prunable(what, path, _size(path), folder)
+def _item(what: What, path: Path, run: Entry | None = None) -> Prunable:
+    return Prunable(what, path, _size(path), run)
 
 
 def _size(path: Path) -> int:
@@ -103,7 +109,7 @@ def _size(path: Path) -> int:
 
 
 def prune(store: Store, items: Sequence[Prunable]) -> list[Prunable]:
-    """Delete them; those that are gone. Of runs that somebody has begun to train meanwhile nothing is touched.
+    """Delete them; those that are gone. Of runs that somebody has trained or trains since then nothing is touched.
 
     Raises:
         StorageError: the disk refuses.
@@ -111,12 +117,21 @@ def prune(store: Store, items: Sequence[Prunable]) -> list[Prunable]:
     gone = []
     for item in items:
         try:
-            with acquire(item.folder.claim_path) if item.folder else contextlib.nullcontext():
-                _remove(item.path, store.root)
+            with acquire(item.run[0].claim_path) if item.run else contextlib.nullcontext():
+                if item.run is None or _is_as_listed(*item.run):
+                    _remove(item.path, store.root)
+                    gone.append(item)
         except Held:
             continue
-        gone.append(item)
     return gone
+
+
+def _is_as_listed(folder: RunFolder, record: Record) -> bool:
+    """One that failed may have been run again, and ended well, before it was claimed here."""
+    try:
+        return folder.read_record() == record
+    except InputError:
+        return False
 
 
 def _remove(path: Path, root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from os.path import isfile, join
 from pathlib import Path
@@ -86,17 +87,16 @@ def _last_name(path: object) -> str | None:
 
 def standing(store: Store) -> list[Record]:
     """Every record as it stands: one that says "running" of a process that is gone is told as killed."""
-    return [record for _, record in standing_entries(store)]
+    return [as_it_stands(folder, record) for folder, record in store.entries()]
 
 
-def standing_entries(store: Store) -> list[Entry]:
-    """The same, each with its folder."""
-    return [
-        (folder, record.model_copy(update={"status": "killed"}))
-        if record.status == "running" and not folder.is_claimed()
-        else (folder, record)
-        for folder, record in store.entries()
-    ]
+def as_it_stands(folder: RunFolder, record: Record) -> Record:
+    """The record, read again where it says "running" and nobody trains the run: it may have ended since it was read."""
+    if record.status != "running" or folder.is_claimed():
+        return record
+    with suppress(InputError):
+        record = folder.read_record()
+    return record.model_copy(update={"status": "killed"}) if record.status == "running" else record
 
 
 def matching(records: Sequence[Record], condition: str | None) -> list[Record]:

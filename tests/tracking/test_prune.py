@@ -138,6 +138,25 @@ def test_nothing_of_a_run_that_is_being_trained(store: Store) -> None:
     assert prune(store, items) == items
 
 
+def test_nothing_of_a_run_that_was_trained_since_it_was_listed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    again, ended = put(store, 1, "crashed"), put(store, 2, "running")
+    finished = put(store, 3, "completed")
+    finished.last.write_bytes(b"of a finished run")
+    items = prunable(store, "status=failed")
+    assert len(items) == 3
+    again.write_record(record(run_id="0000000001", status="completed"))
+    finished.write_record(record(run_id="0000000003", status="interrupted"))  # --fresh, and stopped
+    put(store, 2, "completed")
+    assert prune(store, items) == []
+    assert finished.last.exists()
+    ended.write_record(record(run_id="0000000002", status="running"))
+    read = store.entries()
+    ended.write_record(record(run_id="0000000002", status="completed"))
+    monkeypatch.setattr(store, "entries", lambda: read)  # it ends just after its record was read
+    assert prune(store, prunable(store, "status=failed")) == []
+    assert ended.record_path.exists()
+
+
 def test_a_removal_that_was_cut_off_is_finished_by_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, 1, "crashed")
 

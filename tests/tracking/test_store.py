@@ -16,7 +16,7 @@ import pytest
 
 from harness.errors import InputError, StorageError
 from harness.tracking.record import Results, Scores
-from harness.tracking.select import find_run
+from harness.tracking.select import find_run, standing
 from harness.tracking.store import RunFolder, Store, atomic_write_text, atomic_writer, by_run_id
 from tests.tracking.examples import record
 
@@ -191,6 +191,17 @@ def test_a_copied_folder_stays_readable(store: Store, tmp_path: Path) -> None:
     put(store, "base", "0123456789")
     shutil.copytree(store.root, tmp_path / "elsewhere" / "evidence")
     assert Store(tmp_path / "elsewhere" / "evidence").records() == store.records()
+
+
+def test_a_run_that_ended_since_its_record_was_read_is_not_told_as_killed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = put(store, "base", "0123456789", status="running")
+    assert [one.status for one in standing(store)] == ["killed"]
+    read = store.entries()
+    folder.write_record(record(status="completed"))
+    monkeypatch.setattr(store, "entries", lambda: read)
+    assert [one.status for one in standing(store)] == ["completed"]
 
 
 def test_a_run_set_aside_is_kept_but_not_listed(store: Store) -> None:

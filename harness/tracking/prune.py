@@ -102,10 +102,13 @@ def _item(what: What, path: Path, run: Entry | None = None) -> Prunable:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    if not path.is_dir() or path.is_symlink():
+    """Bytes of a file, or of all files below a folder; of what is gone since it was listed none."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(_size(Path(folder) / name) for folder, _, files in os.walk(path) for name in files)
+    try:
         return path.lstat().st_size
-    return sum((Path(folder) / name).lstat().st_size for folder, _, files in os.walk(path) for name in files)
+    except FileNotFoundError:
+        return 0
 
 
 def prune(store: Store, items: Sequence[Prunable]) -> list[Prunable]:

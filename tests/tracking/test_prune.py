@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -155,6 +156,25 @@ def test_nothing_of_a_run_that_was_trained_since_it_was_listed(store: Store, mon
     monkeypatch.setattr(store, "entries", lambda: read)  # it ends just after its record was read
     assert prune(store, prunable(store, "status=failed")) == []
     assert ended.record_path.exists()
+
+
+def test_another_process_that_prunes_at_the_same_time_is_no_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, 1, "completed")
+    aside = store.set_aside("0000000001")
+    assert aside
+    walk = os.walk
+
+    def faster(top: Path) -> list[tuple[str, list[str], list[str]]]:
+        found = list(walk(top))
+        shutil.rmtree(top)
+        return found
+
+    monkeypatch.setattr(module.os, "walk", faster)
+    [item] = prunable(store)
+    assert (item.path, item.bytes) == (aside, 0)
+    assert prune(store, [item]) == [item]
 
 
 def test_a_removal_that_was_cut_off_is_finished_by_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,12 +344,20 @@ class Store:
         """Sorted by name; files, hidden folders and `aside/` are no runs. Empty when there is no root."""
         try:
             with os.scandir(self.root) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
+                names = sorted(entry.name for entry in entries if _may_be_folder(entry))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise InputError(f"the runs folder can't be read: {error.strerror}", where=str(self.root)) from error
         return [RunFolder(self.root / name) for name in names if name != ASIDE and not name.startswith(".")]
+
+
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    """Also a link that leads in circles, or where one may not look: whoever reads it is told why it can't be."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 def by_run_id(entries: Iterable[tuple[RunFolder, Record]]) -> dict[str, tuple[RunFolder, Record]]:

@@ -156,6 +156,15 @@ def test_records_are_sorted_and_bad_folders_are_told_not_raised(store: Store) ->
     assert len(store.problems) == 2
 
 
+def test_a_link_that_leads_nowhere_hides_no_other_run(store: Store) -> None:
+    put(store, "base", "0123456789")
+    (store.root / "circle").symlink_to("circle")
+    (store.root / "gone").symlink_to("elsewhere")
+    assert len(store.records()) == 1
+    [problem] = store.problems
+    assert problem.where == str(store.root / "circle" / "record.json")
+
+
 def test_a_run_is_found_whatever_its_name_and_its_folders(store: Store) -> None:
     folder = put(store, "se_vs-nose", "0123456789")
     assert store.find("0123456789") == folder

@@ -40,7 +40,9 @@ def find_run(store: Store, text: str) -> Entry:
 
 def _find(store: Store, text: str, read: Callable[[], list[Entry]]) -> Entry:
     if isfile(join(text, "record.json")):
-        return RunFolder(Path(text)), RunFolder(Path(text)).read_record()
+        path = Path(text)
+        folder = RunFolder(path if path.name not in ("", "..") else path.resolve())  # its name says which claim it has
+        return folder, folder.read_record()
     entries = read()
     meant = [entry for entry in entries if text in (entry[1].run_id, entry[0].path.name)]
     meant = meant or [entry for entry in entries if entry[1].run_id.startswith(text)]

@@ -156,6 +156,17 @@ def test_records_are_sorted_and_bad_folders_are_told_not_raised(store: Store) ->
     assert len(store.problems) == 2
 
 
+def test_a_run_that_is_named_from_inside_its_folder_has_the_same_claim(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = put(store, "base", "0123456789")
+    folder.create()
+    for place, text in ((folder.path, "."), (folder.checkpoints, ".."), (store.root, "base-0123456789/")):
+        monkeypatch.chdir(place)
+        found, _ = find_run(store, text)
+        assert (found.run_id, found.claim_path.resolve()) == ("0123456789", folder.claim_path.resolve())
+
+
 def test_a_link_that_leads_nowhere_hides_no_other_run(store: Store) -> None:
     put(store, "base", "0123456789")
     (store.root / "circle").symlink_to("circle")

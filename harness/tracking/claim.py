@@ -291,6 +291,7 @@ def acquire(
     *,
     patient: bool = False,
     tell: Callable[[Holder], None] = lambda holder: None,
+    wanted: Callable[[], bool] = lambda: True,
     interval: float | None = None,
     stale_after: float | None = None,
 ) -> Claim:
@@ -300,6 +301,7 @@ def acquire(
         path: the claim's place.
         patient: watch another machine's claim until a heartbeat is seen or it counts as dead.
         tell: called once with the holder that is watched.
+        wanted: asked while watching; once it says no, the claim counts as held.
         interval, stale_after: seconds; None: INTERVAL, STALE_AFTER.
 
     Raises:
@@ -316,7 +318,7 @@ def acquire(
         elif holder.is_gone or watch.is_stale(holder):
             if claim.take_over(holder):
                 return claim
-        elif not patient or holder.is_here or watch.beating:
+        elif not patient or holder.is_here or watch.beating or not wanted():
             raise Held(holder)
         else:
             if not told:

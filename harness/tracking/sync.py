@@ -75,6 +75,8 @@ def sync(
 ) -> list[Synced]:
     """Bring these runs to the server, in the order given; `told` is called with each as it is done.
 
+    A run that another machine has claimed is watched for a heartbeat, and sent as it is once it counts as left behind.
+
     Raises:
         InputError: there is no key; nothing was changed.
     """
@@ -101,13 +103,13 @@ def sync(
 def _one(folder: RunFolder, record: Record, way: Way, processes: _Processes) -> Synced:
     began = time.monotonic()
     try:
-        with acquire(folder.claim_path) as claim:
+        with acquire(folder.claim_path, patient=True, wanted=lambda: not processes.ended) as claim:
             record = folder.read_record()
             arrival = _sent(folder, record, way, processes)
             claim.check()
             _remember(folder, record, arrival)
     except Held as error:
-        arrival = Arrival("failed", f"it is being trained at this moment, by {error.holder}: sync it when it is done")
+        arrival = Arrival("failed", f"{error.holder} is at work on it at this moment: sync it when that is done")
     except HarnessError as error:
         arrival = Arrival("failed", str(error))
     except OSError as error:
@@ -139,11 +141,11 @@ class _Processes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._ended = False
+        self.ended = False
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         with self._lock:
-            if self._ended:
+            if self.ended:
                 raise HarnessError("interrupted")
             process = subprocess.Popen(command, start_new_session=True, **options)
             self._running.add(process)
@@ -156,7 +158,7 @@ class _Processes:
     def end(self) -> None:
         """Kill them, and let none start any more."""
         with self._lock:
-            self._ended = True
+            self.ended = True
             for process in self._running:
                 kill(process)
 

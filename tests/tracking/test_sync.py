@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from harness.errors import InputError
+from harness.tracking import claim as claiming
 from harness.tracking import sync as syncing
 from harness.tracking import wandb_file
 from harness.tracking.claim import acquire
@@ -24,6 +25,7 @@ from harness.tracking.media import Samples
 from harness.tracking.mirror import labels, open_mirror
 from harness.tracking.readback import difference
 from harness.tracking.record import Record, Results, Scores, Wandb
+from harness.tracking.send import Arrival
 from harness.tracking.store import RunFolder, Store
 from harness.tracking.sync import Synced, Way, sync
 from tests.conftest import Harness
@@ -221,9 +223,40 @@ def test_a_run_in_training_is_left_alone(store: Store, backend: Backend) -> None
     with acquire(folder.claim_path):
         refused, sent = synced(folder, other)
     assert (refused.arrival.outcome, sent.arrival.outcome) == ("failed", "synced")
-    assert "sync it when it is done" in refused.arrival.reason
+    assert f"process {os.getpid()} on " in refused.arrival.reason
+    assert "is at work on it at this moment: sync it when that is done" in refused.arrival.reason
     assert folder.record_path.read_bytes() == before
     assert set(backend.runs) == {"9876543210"}
+
+
+@pytest.fixture
+def left_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A run that was being trained when its machine lost power; nothing is really sent."""
+    folder = made(store, mirrored=False, status="running", results=Results())
+    folder.claim_path.mkdir(parents=True)
+    (folder.claim_path / "far~0123456789ab~1~77~00000000~5").touch()
+    arrived = Arrival("synced", project=PROJECT, entity=ENTITY)
+    monkeypatch.setattr(syncing, "_sent", lambda *given: arrived)
+    return folder
+
+
+def test_a_run_that_another_machine_left_behind_is_sent(
+    left_behind: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "STALE_AFTER", 0.2)
+    assert synced(left_behind)[0].done
+    assert left_behind.read_record().wandb.state == "synced"
+
+
+def test_an_interruption_does_not_wait_for_the_watching(store: Store, left_behind: RunFolder) -> None:
+    other, began = made(store, "9876543210", mirrored=False), time.monotonic()
+
+    def interrupted(one: Synced) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synced(left_behind, other, told=interrupted)
+    assert time.monotonic() - began < claiming.STALE_AFTER / 2
 
 
 def test_without_a_key_one_message_and_nothing_is_touched(

@@ -14,7 +14,7 @@ from rich.markup import escape
 from harness.errors import CheckFailed, InputError
 from harness.terminal.words import duration
 from harness.tracking.select import Entry, find_run
-from harness.tracking.store import Store
+from harness.tracking.store import Store, by_run_id
 from harness.tracking.sync import Synced, Way, sync
 
 
@@ -56,7 +56,9 @@ def _meant(store: Store, runs: Sequence[str], every: bool) -> list[Entry]:
         return list({entry[1].run_id: entry for entry in (find_run(store, text) for text in runs)}.values())
     if not every:
         raise InputError("no run is named", fix="harness sync RUN..., or harness sync --all")
-    entries = [entry for entry in store.entries() if entry[1].wandb.state != "disabled"]
+    found = store.entries()
+    once = by_run_id(found)
+    entries = [entry for entry in found if entry is once[entry[1].run_id] and entry[1].wandb.state != "disabled"]
     if not entries and not store.problems:
         raise InputError("there is nothing to sync", where=str(store.root), fix="`harness runs` lists what there is")
     return entries

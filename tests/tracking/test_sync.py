@@ -345,6 +345,17 @@ def test_the_command_says_which_runs_are_not_there_and_never_the_key(
     assert len(backend.runs) == 6
 
 
+def test_of_several_folders_with_one_run_the_command_sends_one(
+    harness: Harness, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(Store(Path("runs")), mirrored=False)
+    shutil.copytree(folder.path, folder.path.with_name("older-0123456789"))
+    monkeypatch.setattr(syncing, "_sent", lambda *given: Arrival("synced", project=PROJECT, entity=ENTITY))
+    done = harness("sync", "--all", "--json")
+    assert done.code == 0
+    assert len(json.loads(done.out)["runs"]) == 1
+
+
 def test_the_command_needs_to_know_which_runs(harness: Harness, backend: Backend) -> None:
     for arguments in (["sync"], ["sync", "--all"], ["sync", "nothing"], ["sync", "x", "--all"]):
         assert harness(*arguments).code == 2

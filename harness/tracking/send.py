@@ -64,7 +64,7 @@ def send(
     api = wandb.Api()
     rebuilt = difference(folder, record) or ""
     if rebuilt:
-        rebuild(folder, record, labels(record))
+        rebuild(folder, record, labels(record) | {"project": project, "entity": entity})
     told = wandb_file.read(_file(folder))
     project, entity = project or told.run["project"], entity or told.run["entity"] or api.default_entity
     goal = Goal(project, entity, told, folder, record)

@@ -205,6 +205,16 @@ def test_where_to_can_be_said_anew(store: Store, backend: Backend, monkeypatch: 
 
 
 @pytest.mark.slow
+def test_a_run_made_for_a_project_that_cannot_be_is_sent_to_another(store: Store, backend: Backend) -> None:
+    folder = made(store, mirrored=False, wandb=Wandb(state="failed: UsageError", project="team/digits"))
+    (refused,) = synced(folder)
+    assert "Invalid project name 'team/digits'" in refused.arrival.reason
+    (there,) = synced(folder, project="digits")
+    assert (there.arrival.outcome, there.arrival.reason) == ("synced", "")
+    assert backend.runs["0123456789"].project == "digits"
+
+
+@pytest.mark.slow
 def test_a_server_that_appends_what_is_sent_again_is_not_believed(store: Store, backend: Backend) -> None:
     folder = made(store)
     synced(folder)

@@ -10,7 +10,15 @@ from typing import Any, Literal
 from torch import nn
 
 from harness.duration import duration
-from harness.errors import HarnessError, Interrupted, RunFailed, RunLost, StorageError, TimeLimitReached
+from harness.errors import (
+    HarnessError,
+    Interrupted,
+    RunFailed,
+    RunLost,
+    StorageError,
+    TimeLimitReached,
+    printable,
+)
 from harness.events import Ended, EpochDone, Note, Observer, Started, Stepped
 from harness.judge import judge, judged_set, samples
 from harness.options import RunOptions
@@ -271,7 +279,8 @@ class Session:
         record.provenance["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
         if error is not None:
             text = "".join(traceback.format_exception(error))
-            record.error = {"type": type(error).__name__, "message": str(error), "traceback": text}
+            message = printable(str(error))
+            record.error = {"type": type(error).__name__, "message": message, "traceback": printable(text)}
         try:
             self.claim.check()
             rows = self.journal.rows()

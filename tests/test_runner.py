@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harness import runner, session
-from harness.errors import InputError, Interrupted, RunFailed
+from harness.errors import InputError, Interrupted, RunFailed, StorageError
 from harness.events import Event, Note, Stepped
 from harness.options import RunOptions
 from harness.runner import read_test_set
@@ -52,6 +52,26 @@ def folder_of(run_id: str, runs: str = "runs") -> RunFolder:
 
 def rows_of(run_id: str, runs: str = "runs") -> list[dict[str, Any]]:
     return timeless(Journal(folder_of(run_id, runs).journal_path).rows())
+
+
+def test_a_runs_folder_whose_name_is_no_text(
+    spec: ExperimentSpec, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As names of another encoding are; where the disk refuses, that can be told too."""
+    there = Path(os.fsdecode(b"caf\xe9"))
+    given = options(runs_dir=there, command=("harness", "run", "tiny.yaml", "--runs-dir", str(there)))
+
+    def refuse(path: Path, content: bytes) -> None:
+        raise StorageError(f"{path}: can't be written: no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "atomic_write_bytes", refuse)
+        with pytest.raises(StorageError, match="no space left"):
+            runner.run(spec, options=given)
+    [(_, record)] = Store(there).entries()
+    assert record.error
+    assert r"caf\udce9" in record.error["message"]
+    assert runner.run(spec, options=given).status == "completed"
 
 
 def test_a_run_leaves_what_it_promises(spec: ExperimentSpec) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.errors import printable
 
 DISTRIBUTION = "budget-ablation-harness"
 PACKAGES = ("torch", "torchvision", "numpy", "wandb", "pydantic", "scikit-learn", DISTRIBUTION)
@@ -60,7 +61,10 @@ def versions() -> dict[str, str]:
 
 
 def redact(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """The command without secrets: values of options named like one, values of such variables, logins in URLs."""
+    """The command without secrets: values of options named like one, values of such variables, logins in URLs.
+
+    Bytes that are no text (the name of an old folder may hold some) are told by their number.
+    """
     secrets = [value for name, value in environment.items() if _SECRET_NAME.search(name) and len(value) >= 8]
     shown: list[str] = []
     hide_next = False
@@ -74,7 +78,7 @@ def redact(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
         else:
             shown.append(_without(word, secrets))
         hide_next = word.startswith("-") and not equals and named_secret
-    return shown
+    return [printable(word) for word in shown]
 
 
 def _without(word: str, secrets: Sequence[str]) -> str:

@@ -130,3 +130,8 @@ def test_a_secret_the_environment_does_not_know_is_hidden_by_its_options_name() 
 def test_what_is_no_secret_stays() -> None:
     command = ["harness", "run", "a.yaml", "-o", "optim.lr=0.1", "--seed", "3", "--wandb", "offline"]
     assert provenance.redact(command, {"MY_TOKEN": "offline", "EMPTY_KEY": ""}) == command
+
+
+def test_a_name_that_is_no_text_is_told_by_its_bytes() -> None:
+    command = ["harness", "run", os.fsdecode(b"caf\xe9.yaml"), "café.yaml"]
+    assert provenance.redact(command, {}) == ["harness", "run", "caf\\udce9.yaml", "café.yaml"]

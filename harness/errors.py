@@ -7,7 +7,7 @@ wrong and nothing was started, 75 the time limit was reached, 130 interrupted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class InputError(HarnessError):
             problems = Problem(problems, where, fix)
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def with_fix(self, fix: str) -> InputError:
+        """The same problems, each with what would be right."""
+        return InputError([replace(problem, fix=fix) for problem in self.problems])
 
 
 class RunBusy(InputError):

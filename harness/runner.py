@@ -129,8 +129,7 @@ def _is_finished(folder: RunFolder) -> bool:
     try:
         return folder.read_record().finished
     except InputError as error:
-        fix = "--fresh puts it aside and runs again"
-        raise InputError([replace(problem, fix=fix) for problem in error.problems]) from error
+        raise error.with_fix("--fresh puts it aside and runs again") from error
 
 
 def _new_record(

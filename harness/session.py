@@ -12,6 +12,7 @@ from torch import nn
 from harness.duration import duration
 from harness.errors import (
     HarnessError,
+    InputError,
     Interrupted,
     RunFailed,
     RunLost,
@@ -181,8 +182,17 @@ class Session:
         if self.state:
             training.load_state_dict(self.state)
             self.state = None  # or it would keep its memory
-        self.record.epochs_done = training.progress.epoch - 1
-        self.journal.truncate(self.record.epochs_done)
+        done = self.record.epochs_done = training.progress.epoch - 1
+        try:
+            self.journal.truncate(done)
+            lost = done - len(self.journal.rows())
+        except InputError as error:
+            raise error.with_fix("mend the line, or --fresh puts the run aside and runs again") from error
+        if lost > 0:  # as of a folder that was copied while the run went on
+            text = (
+                f"{self.journal.path} has lost {lost} of {done} epochs: no result depends on them, curves and times do"
+            )
+            self.observer(Note(self.record.run_id, f"{text}; --fresh runs it again", warning=True))
 
     # --- what the loop tells and asks ---
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness import runner, session
-from harness.errors import Interrupted
+from harness.errors import InputError, Interrupted
 from harness.events import Event, Note, Started
 from harness.options import RunOptions
 from harness.spec import identity
@@ -135,6 +135,25 @@ def test_rows_after_the_state_are_dropped_and_made_again(spec: ExperimentSpec) -
     for row in [*rows, rows[-1] | {"epoch": 3, "train_loss": 99.0}, rows[-1] | {"epoch": 4, "train_loss": 99.0}]:
         Journal(folder.journal_path).append(row)
     assert go_on(spec) == ((3, 0), [])
+
+
+def test_a_journal_that_has_lost_rows_of_the_state_is_told(spec: ExperimentSpec) -> None:
+    """As in a folder that was copied while the run went on: the journal first, the state after its next epoch."""
+    Journal(begun().journal_path).truncate(1)
+    events: list[Event] = []
+    record = runner.run(spec, options=options(), observer=events.append)
+    assert record.status == "completed"
+    [warning] = [event.text for event in events if isinstance(event, Note) and event.warning]
+    assert warning.startswith(f"{begun().journal_path} has lost 1 of 2 epochs: ")
+
+
+def test_a_damaged_journal_says_how_to_go_on(spec: ExperimentSpec) -> None:
+    path = begun().journal_path
+    path.write_text("{" + path.read_text())
+    with pytest.raises(InputError, match=r"journal.jsonl:1: damaged row(.|\n)*--fresh") as refused:
+        runner.run(spec, options=options())
+    assert refused.value.exit_code == 2
+    assert begun().read_record().status == "interrupted"
 
 
 def test_a_write_that_is_broken_off_leaves_the_state_before(

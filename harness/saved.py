@@ -29,6 +29,7 @@ def find_state(folder: RunFolder, record: Record, device: torch.device, observer
     Raises:
         InputError: the state is of another run, another version of torch or another format: going on from it would
             give neither run's result.
+        RunFailed: there is no memory for the state, which is left as it is.
     """
     for path in folder.states():
         if not path.exists():

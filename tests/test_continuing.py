@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness import runner, session
-from harness.errors import InputError, Interrupted
+from harness.errors import InputError, Interrupted, RunFailed
 from harness.events import Event, Note, Started
 from harness.options import RunOptions
 from harness.spec import identity
@@ -108,6 +108,20 @@ def test_a_damaged_state_is_told_and_the_one_before_is_gone_on_from(spec: Experi
     assert at == (3, 0)
     assert "damaged checkpoint is passed over" in warning
     assert "last.pt" in warning
+
+
+def test_a_state_for_which_there_is_no_memory_is_kept(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU that another process has filled: that is no damage."""
+
+    def no_memory(*given: Any, **named: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", no_memory)
+        with pytest.raises(RunFailed, match=r"last\.pt: no memory is left to read it; it is kept") as failed:
+            runner.run(spec, options=options())
+    assert failed.value.status == "out_of_memory"
+    assert go_on(spec) == ((3, 2), [])
 
 
 def test_with_both_damaged_it_begins_again(spec: ExperimentSpec) -> None:

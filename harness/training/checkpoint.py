@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.errors import InputError
+from harness.errors import InputError, RunFailed
 from harness.spec.yaml_tree import shown
+from harness.training.device import is_out_of_memory
 
 FORMAT = 2
 MEMORY_FORMAT = torch.channels_last  # of every network here: what the convolutions like best
@@ -46,6 +47,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     Raises:
         DamagedCheckpoint: the file is not whole, or holds more than tensors and plain values.
         InputError: it is whole, and of another format than this version's.
+        RunFailed: there is no memory to read it, which says nothing of the file.
     """
     try:
         data = path.read_bytes()
@@ -59,6 +61,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             f"{path}: it holds more than tensors and plain values; nothing in it was run"
         ) from error
     except Exception as error:  # bytes that are no archive of torch's end in whatever they lead to
+        if is_out_of_memory(error):
+            raise RunFailed(f"{path}: no memory is left to read it; it is kept as it is", "out_of_memory") from error
         raise DamagedCheckpoint(f"{path}: {shown(str(error))}") from error
     if not isinstance(content, dict) or "format" not in content:
         raise DamagedCheckpoint(f"{path}: not a checkpoint")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from torch import nn
@@ -26,6 +25,7 @@ from harness.options import RunOptions
 from harness.saved import pack_state
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
+from harness.tracking import provenance
 from harness.tracking.background import start_mirror
 from harness.tracking.claim import Claim
 from harness.tracking.journal import Journal
@@ -286,7 +286,7 @@ class Session:
         """Write the last word of record and mirror; on a full disk as much of it as goes."""
         record = self.record
         record.status = status
-        record.provenance["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
+        record.provenance["ended"] = provenance.now()
         if error is not None:
             text = "".join(traceback.format_exception(error))
             message = printable(str(error))

@@ -81,6 +81,9 @@ def test_a_run_leaves_what_it_promises(spec: ExperimentSpec) -> None:
     stored = json.loads(folder.record_path.read_text())
     assert stored["status"] == "completed"
     assert stored["spec"]["model"]["width"] == 4
+    started, ended = stored["provenance"]["started"], stored["provenance"]["ended"]
+    assert started < ended
+    assert len(started) == len(ended)  # to the millisecond, or a run within a second would end before it started
     final = stored["results"]["final"]
     assert set(final) >= {
         "epoch",

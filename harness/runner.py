@@ -195,6 +195,8 @@ def read_test_set(run_id: str, options: RunOptions) -> Record:
         finally:
             device.let_go(hardware)
         record.test_reads += 1
+        if record.wandb.state.startswith(("synced", "online")):
+            record.wandb.state = "unverified: the test set was read since; `harness sync` brings what it gave"
         folder.write_record(record)
     return record
 

@@ -222,7 +222,9 @@ def test_protocol_holdout_leaves_the_test_set_alone_until_asked(spec: Experiment
     predictions = folder_of(record.run_id).read_predictions()
     assert predictions["images"] == "validation"
     assert len(predictions["labels"]) == 143  # a tenth of 1,438, class by class
+    folder_of(record.run_id).write_record(record.model_copy(update={"wandb": Wandb(id="a", state="synced")}))
     read = read_test_set(record.run_id, options())
+    assert read.wandb.state.startswith("unverified: the test set was read since")
     assert read.test_reads == 1
     assert read.results.final
     assert read.results.final.test_accuracy is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from typing import Any, Literal
@@ -265,8 +266,9 @@ class Session:
         self.record.results = Results(final=final, best=best if best_row else None, final_flip_tta=flipped)
         self.record.timings["evaluate"] = time.monotonic() - began
         self._end(outcome)
-        for path in (self.folder.last, self.folder.previous):
-            path.unlink(missing_ok=True)
+        for path in self.folder.states():
+            with contextlib.suppress(OSError):  # no reason to call the run crashed: `harness runs --prune` removes it
+                path.unlink()
 
     def _judge(self, training: Training, epoch: int, *, flip: bool = False) -> tuple[Scores, Evaluation]:
         self.record.test_reads += self.spec.data.protocol != "holdout"

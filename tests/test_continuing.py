@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from harness.spec import identity
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
 from harness.tracking.journal import Journal
+from harness.tracking.prune import prunable
 from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint
 from harness.training.model import build_model
@@ -184,6 +187,22 @@ def test_a_write_that_is_broken_off_leaves_the_state_before(
         with pytest.raises(Interrupted, match=r"the last saved state is kept: .* to go on"):
             runner.run(spec, options=options(checkpoint_every=1e-9))
     assert go_on(spec) == ((3, 2), [])
+
+
+def test_a_state_that_cannot_be_removed_does_not_undo_the_result(
+    spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = Path.unlink
+
+    def busy(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".pt":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", busy)
+    assert go_on(spec) == ((3, 2), [])
+    assert begun().read_record().status == "completed"
+    assert {item.path for item in prunable(Store(Path("runs")))} == set(begun().states())
 
 
 @pytest.mark.parametrize("every", [60, 0])

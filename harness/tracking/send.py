@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -204,6 +207,7 @@ def _lacking(wanted: Any, there: Any) -> list[str]:
 def _main() -> None:
     """Takes the run as JSON on stdin, leaves an `Arrival` as JSON in the file that it is told."""
     given = json.load(sys.stdin)
+    threading.Thread(target=_end_with, args=(given["parent"],), daemon=True).start()
     folder, record = RunFolder(Path(given["folder"])), Record.model_validate(given["record"])
     try:
         arrival = send(folder, record, given["project"], given["entity"], given["pauses"])
@@ -213,6 +217,13 @@ def _main() -> None:
         arrival = Arrival("failed", one_line(error))
     Path(given["answer"]).write_text(json.dumps(asdict(arrival)))
     end_service()
+
+
+def _end_with(parent: int) -> None:
+    """When the command that started this process is gone, nobody has the run for it any more, or its time limit."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

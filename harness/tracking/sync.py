@@ -183,6 +183,7 @@ def _sent(folder: RunFolder, record: Record, way: Way, processes: _Processes) ->
         "entity": way.entity or record.wandb.entity or os.environ.get("WANDB_ENTITY"),
         "pauses": PAUSES,
         "answer": str(answer.resolve()),
+        "parent": os.getpid(),
     }
     with tempfile.TemporaryFile() as said:
         command = [sys.executable, "-m", "harness.tracking.send"]

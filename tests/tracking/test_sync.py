@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from harness.tracking.send import Arrival
 from harness.tracking.store import RunFolder, Store
 from harness.tracking.sync import Synced, Way, sync
 from tests.conftest import Harness
+from tests.study.commands import wait_until
 from tests.tracking.examples import record, row
 from tests.wandb_backend.backend import ENTITY, FILE_STREAM, KEY, UPLOAD, Backend
 
@@ -320,6 +322,26 @@ def test_an_interruption_ends_what_is_under_way(store: Store, backend: Backend) 
     listed = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
     assert f"{os.getpid()} {sys.executable} -m harness.tracking.send" not in listed
     assert not other.is_claimed()
+
+
+@pytest.mark.slow
+def test_a_command_that_is_hung_up_on_takes_what_is_under_way_with_it(store: Store, backend: Backend) -> None:
+    folder = made(store, mirrored=False)
+    backend.freeze("UpsertBucket")
+    process = subprocess.Popen([sys.executable, "-m", "harness.cli", "sync", "--all", "--runs-dir", str(store.root)])
+    wait_until(lambda: sending(process.pid), "nothing is sent")
+    [sender] = sending(process.pid)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait() == -signal.SIGHUP
+    wait_until(lambda: not Path(f"/proc/{sender}").exists(), "what was under way goes on")
+    assert not folder.is_claimed()
+
+
+def sending(parent: int) -> list[int]:
+    """The processes that send a run for `parent`."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    fields = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    return [int(pid) for pid, of, command in fields if int(of) == parent and "harness.tracking.send" in command]
 
 
 PART = (("UpsertBucket", 403), (FILE_STREAM, 500), (UPLOAD, 404), ("HistoryPage", 502))

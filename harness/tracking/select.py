@@ -19,7 +19,9 @@ Entry = tuple[RunFolder, Record]
 
 
 def find_record(store: Store, text: str) -> Record:
-    """The record that `text` means: a run id, the unambiguous beginning of one, a folder's name or path.
+    """The record that `text` means: a run id, a folder's name or path, a name, the unambiguous beginning of an id.
+
+    In this order: what somebody has named "b2" is not another run, whose id happens to begin so.
 
     Raises:
         InputError: none or several are meant.
@@ -45,8 +47,8 @@ def _find(store: Store, text: str, read: Callable[[], list[Entry]]) -> Entry:
         return folder, folder.read_record()
     entries = read()
     meant = [entry for entry in entries if text in (entry[1].run_id, entry[0].path.name)]
-    meant = meant or [entry for entry in entries if entry[1].run_id.startswith(text)]
     meant = meant or [entry for entry in entries if entry[1].name == text]
+    meant = meant or [entry for entry in entries if entry[1].run_id.startswith(text)]
     chosen = by_run_id(meant)
     meant = [entry for entry in meant if chosen[entry[1].run_id] is entry]
     if len(meant) == 1:

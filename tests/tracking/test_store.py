@@ -156,6 +156,16 @@ def test_records_are_sorted_and_bad_folders_are_told_not_raised(store: Store) ->
     assert len(store.problems) == 2
 
 
+def test_a_name_is_not_taken_for_the_beginning_of_another_run_s_id(store: Store) -> None:
+    put(store, "b2", "0123456789")
+    put(store, "base", "b234567890")
+    assert find_run(store, "b2")[1].name == "b2"
+    assert find_run(store, "b23")[1].name == "base"
+    put(store, "b2", "9876543210", seed=4)
+    with pytest.raises(InputError, match="'b2' means 2 runs"):
+        find_run(store, "b2")
+
+
 def test_a_run_that_is_named_from_inside_its_folder_has_the_same_claim(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

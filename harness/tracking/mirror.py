@@ -205,8 +205,9 @@ def _open(
 
 
 def _start(wandb: Any, mode: Mode, folder: RunFolder, record: Record, arguments: dict[str, Any]) -> Any:
-    shutil.rmtree(folder.wandb_dir, ignore_errors=True)
     folder.wandb_dir.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.wandb_dir.iterdir():  # the folder itself may be a link to a larger disk
+        shutil.rmtree(earlier, ignore_errors=True)
     with living_in(folder.wandb_dir, online=mode == "online"):
         run = wandb.init(
             mode=mode,

@@ -96,6 +96,15 @@ def test_a_continued_run_has_one_complete_file(folder: RunFolder) -> None:
     assert read.told["state"] == "finished"
 
 
+def test_a_mirror_that_was_moved_and_linked_to_is_replaced_there(folder: RunFolder, tmp_path: Path) -> None:
+    open_mirror("offline", folder, record(), [row(1)]).finish(record(status="interrupted"))
+    folder.wandb_dir.rename(tmp_path / "larger")
+    folder.wandb_dir.symlink_to(tmp_path / "larger")
+    open_mirror("offline", folder, record(), [row(1), row(2)]).finish(record(status="completed"))
+    assert [one["epoch"] for one in read_mirror(folder).rows] == [1, 2]
+    assert folder.wandb_dir.is_symlink()
+
+
 def test_statuses_become_exit_codes() -> None:
     codes = {status: exit_code(record(status=status)) for status in ("completed", "stopped_early", "crashed", "killed")}
     assert codes == {"completed": 0, "stopped_early": 0, "crashed": 1, "killed": 1}

@@ -28,7 +28,7 @@ def find_state(folder: RunFolder, record: Record, device: torch.device, observer
 
     Raises:
         InputError: the state is of another run, another version of torch or another format: going on from it would
-            give neither run's result.
+            give neither run's result. Or the disk does not give it.
         RunFailed: there is no memory for the state, which is left as it is.
     """
     for path in folder.states():

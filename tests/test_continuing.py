@@ -127,6 +127,22 @@ def test_a_state_for_which_there_is_no_memory_is_kept(spec: ExperimentSpec, monk
     assert go_on(spec) == ((3, 2), [])
 
 
+def test_a_state_that_the_disk_does_not_give_is_kept(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a file server that is away for a while: that is no damage."""
+    read = Path.read_bytes
+
+    def away(path: Path) -> bytes:
+        if path.suffix == ".pt":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", away)
+        with pytest.raises(InputError, match=r"last\.pt: can't be read: Stale file handle\n.*try again"):
+            runner.run(spec, options=options())
+    assert go_on(spec) == ((3, 2), [])
+
+
 def test_with_both_damaged_it_begins_again(spec: ExperimentSpec) -> None:
     for path in (begun().last, begun().previous):
         flip(path)

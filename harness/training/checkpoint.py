@@ -46,7 +46,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
     Raises:
         DamagedCheckpoint: the file is not whole, or holds more than tensors and plain values.
-        InputError: it is whole, and of another format than this version's.
+        InputError: the disk refuses (a server that is away says nothing of the file), or it is whole and of another
+            format than this version's.
         RunFailed: there is no memory to read it, which says nothing of the file.
     """
     try:
@@ -56,6 +57,13 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except DamagedCheckpoint:
         raise
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DamagedCheckpoint(f"{path}: {error.strerror}") from error
+    except OSError as error:
+        fix = (
+            "try again; if that does not help, move it away: a run goes on from the state before it, where there is one"
+        )
+        raise InputError(f"can't be read: {error.strerror}", where=str(path), fix=fix) from error
     except pickle.UnpicklingError as error:  # torch's own words are pages, with advice to run what is in the file
         raise DamagedCheckpoint(
             f"{path}: it holds more than tensors and plain values; nothing in it was run"

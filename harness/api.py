@@ -57,8 +57,8 @@ def ablate(
 
 
 def report(study: Study, runs_dir: Path | None = None, output: Path | None = None) -> StudyReport:
-    """Build a study's report from the records in `runs_dir` (None: as `RunOptions`); with `output`, write it there
-    (.md) with its figures.
+    """Build a study's report from the records in `runs_dir` (None: as `RunOptions`); with `output`, write it there,
+    with its figures, in the format that the file's name ends in (else Markdown).
     """
     from harness import reporting
     from harness.teacher import resolve_study
@@ -66,5 +66,5 @@ def report(study: Study, runs_dir: Path | None = None, output: Path | None = Non
     store = Store(runs_dir or RunOptions().runs_dir)
     built = reporting.build(resolve_study(study, store), store)
     if output is not None:
-        reporting.write(built, output, ["md"])
+        reporting.write(built, output, [reporting.format_of(output)])
     return built

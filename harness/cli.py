@@ -270,7 +270,7 @@ def ablate_command(
 
     outcome = ablate_and_show(study, options, console)
     study = outcome.plan.study
-    paths = _write_report(study, runs_dir, output or Path("reports") / f"{study.name}.md", ["md"])
+    paths = _write_report(study, runs_dir, output or Path("reports") / f"{study.name}.md")
     if as_json:
         _print_json(_plan_document(outcome.plan))
     else:
@@ -634,7 +634,7 @@ def _seconds(text: str) -> float:
     return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
 
 
-def _write_report(study: Any, runs_dir: Path, output: Path, formats: list[str]) -> list[Path]:
+def _write_report(study: Any, runs_dir: Path, output: Path) -> list[Path]:
     from harness import reporting
     from harness.tracking.store import Store
 
@@ -642,7 +642,7 @@ def _write_report(study: Any, runs_dir: Path, output: Path, formats: list[str]) 
     report = reporting.build(study, store)
     for problem in store.problems:
         print(f"left out: {problem}", file=sys.stderr)
-    return reporting.write(report, output, formats)
+    return reporting.write(report, output, [reporting.format_of(output)])
 
 
 def _plan_document(plan: Any) -> dict[str, Any]:

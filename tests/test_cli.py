@@ -238,6 +238,17 @@ def test_from_python_folders_are_where_the_commands_have_them(folder: Path, monk
     assert built.base.last.n == 1
 
 
+def test_a_report_has_the_format_that_its_file_is_called_by(harness: Harness) -> None:
+    """From `ablate` and from Python as from `report`."""
+    ablated = harness("ablate", "study.yaml", "-o", "train.epochs=1", "--output", "ablated.json")
+    assert ablated.code == 0, ablated.err
+    report(load_ablation(Path("study.yaml"), ["train.epochs=1"]), output=Path("notebook.json"))
+    harness("report", "study.yaml", "--override", "train.epochs=1", "-o", "reported.json")
+    texts = [Path(f"{name}.json").read_text() for name in ("ablated", "notebook", "reported")]
+    assert texts[0] == texts[1] == texts[2]
+    assert json.loads(texts[0])["study"] == "study"
+
+
 def test_doctor(harness: Harness) -> None:
     found = json.loads(harness("doctor", "--json").out)
     assert found["devices"]["cpu"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.reporting.as_json import to_json
     from harness.reporting.copying import evidence
     from harness.reporting.model import RunsReport, StudyReport
-    from harness.reporting.output import check, not_compared, path_of, render, stem_of, write
+    from harness.reporting.output import check, format_of, not_compared, path_of, render, stem_of, write
     from harness.reporting.runs import build_runs
     from harness.reporting.study import build, build_card
 
@@ -27,6 +27,7 @@ __all__ = [
     "build_runs",
     "check",
     "evidence",
+    "format_of",
     "not_compared",
     "path_of",
     "render",
@@ -43,6 +44,7 @@ _HOMES = {
     "build_runs": "runs",
     "check": "output",
     "evidence": "copying",
+    "format_of": "output",
     "not_compared": "output",
     "path_of": "output",
     "render": "output",

@@ -88,6 +88,12 @@ def write(report: Report, output: Path, formats: Sequence[str] = ("md",)) -> lis
     return paths
 
 
+def format_of(output: Path) -> str:
+    """The format that a file's name ends in, else Markdown."""
+    suffix = output.suffix.lstrip(".")
+    return suffix if suffix in RENDERERS else "md"
+
+
 def path_of(output: Path, format: str) -> Path:
     """Where `write` puts a format. A known suffix is replaced; other dots belong to the name (cifar10.v2 stays)."""
     return output.with_name(f"{stem_of(output)}.{format}")

@@ -58,7 +58,7 @@ def make_report(
         raise InputError("--evidence copies, it writes and checks no report", where="--evidence", fix=fix)
     if output:
         reporting.stem_of(output)  # before the records are read
-    formats = formats or [output.suffix[1:] if output and output.suffix[1:] in FORMATS else "md"]
+    formats = formats or [reporting.format_of(output) if output else "md"]
     for format in formats:
         if format not in FORMATS:
             raise InputError(f"{format!r} is no format of a report", where="--format", fix=f"use {', '.join(FORMATS)}")

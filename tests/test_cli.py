@@ -89,6 +89,9 @@ def test_run_then_runs_then_report(harness: Harness) -> None:
     assert record["run_id"] in harness("runs").out
     assert harness("runs", "--where", "status=failed", "--json").out.split() == ["{", '"runs":', "[]", "}"]
     assert harness("runs", "--where", "statsu=failed").code == 2
+    mistyped = harness("runs", "--where", "status=complete", "--json")
+    assert (mistyped.code, mistyped.out) == (2, "")
+    assert "did you mean status=completed?" in mistyped.err
     assert harness("runs", "nosuchrun").code == 2
     again = harness("run", "tiny.yaml")
     assert again.code == 0

@@ -9,10 +9,11 @@ from contextlib import suppress
 from functools import cache
 from os.path import isfile, join
 from pathlib import Path
+from typing import get_args
 
 from harness.errors import InputError
 from harness.spec.data import FolderContent
-from harness.tracking.record import FAILED, Record, flat_row
+from harness.tracking.record import FAILED, Record, Status, flat_row
 from harness.tracking.store import RunFolder, Store, by_run_id
 
 Entry = tuple[RunFolder, Record]
@@ -109,7 +110,7 @@ def matching(records: Sequence[Record], condition: str | None) -> list[Record]:
     Not every record has every field (`images_per_second`): the condition does not hold where the field is missing.
 
     Raises:
-        InputError: no record has such a field, or no condition at all.
+        InputError: no record has such a field, there is no such status, or no condition at all.
     """
     if condition is None:
         return list(records)
@@ -120,6 +121,10 @@ def matching(records: Sequence[Record], condition: str | None) -> list[Record]:
         near = difflib.get_close_matches(field, list(columns), 1)
         fix = f"did you mean {near[0]}={value}?" if near else "write FIELD=VALUE, e.g. status=crashed"
         raise InputError(f"{condition!r} is no condition on runs", where="--where", fix=fix)
+    if field == "status" and value not in (known := ("failed", *get_args(Status))):
+        near = difflib.get_close_matches(value, known, 1)
+        fix = f"did you mean status={near[0]}?" if near else f"there are {', '.join(known)}"
+        raise InputError(f"{value!r} is no status of a run", where="--where", fix=fix)
     if (field, value) == ("status", "failed"):
         return [record for record in records if record.status in FAILED]
     return [record for record, row in zip(records, rows, strict=True) if field in row and str(row[field]) == value]

@@ -43,7 +43,10 @@ def to_json(report: StudyReport | RunsReport) -> dict[str, Any]:
             asdict(one.arms) | _contrast(one.contrast) | {"verdict": one.says} for one in report.interactions
         ],
         "grids": [_listed(asdict(grid)) for grid in report.grids],
+        "remarks": list(report.remarks),
+        "extended": _listed(report.looks) if len(report.looks) > 1 else None,
         "runs": [_run(run) for run in report.runs],
+        "dropped": [_run(run) for run in report.dropped],
     }
 
 

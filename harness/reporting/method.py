@@ -160,7 +160,7 @@ def what_was_done(report: StudyReport) -> list[str]:
         "they share, the order of images and the augmentation.",
         *_differences(report.arms),
         *(_teacher(run) for run in report.teachers),
-        *_extension(report, runs),
+        *_extension(report),
         *_dropped(report),
         f"Epochs: {_epochs(report.arms)}.",
         f"The test set was read {words.plural(reads, 'time')} over {words.plural(len(runs), 'recorded run')}.",
@@ -254,16 +254,9 @@ def _recomputed(runs: Sequence[Run]) -> list[str]:
     return [told]
 
 
-def _extension(report: StudyReport, runs: Sequence[Run]) -> list[str]:
-    """Told where runs of an arm were planned with fewer seeds than later ones, with what that does to the verdicts.
-
-    Whichever study planned them: two that share an arm and the base have looked at the same difference.
-    """
-    planned: list[tuple[int, ...]] = []
-    for run in sorted(runs, key=lambda run: str(run.provenance.get("started") or "")):
-        seeds = tuple(run.provenance.get("planned_seeds") or ())
-        if run.arm != report.base.name and len(seeds) > len(planned[-1] if planned else ()):
-            planned.append(seeds)
+def _extension(report: StudyReport) -> list[str]:
+    """Told where runs of an arm were planned with fewer seeds than later ones, with what that does to the verdicts."""
+    planned = report.looks
     if len(planned) < 2:
         return []
     told = ", then ".join(map(conditions.numbers, planned))

@@ -240,6 +240,19 @@ class StudyReport:
         return tuple(run for arm in self.arms for run in arm.runs)
 
     @property
+    def looks(self) -> tuple[tuple[int, ...], ...]:
+        """The seeds that were planned, one after the other, each time more of them; one entry where none were added.
+
+        Whichever study planned them: two that share an arm and the base have looked at the same difference.
+        """
+        planned: list[tuple[int, ...]] = []
+        for run in sorted(self.runs, key=lambda run: str(run.provenance.get("started") or "")):
+            seeds = tuple(run.provenance.get("planned_seeds") or ())
+            if run.arm != self.base.name and len(seeds) > len(planned[-1] if planned else ()):
+                planned.append(seeds)
+        return tuple(planned)
+
+    @property
     def sampled(self) -> Run | None:
         """The run whose predictions are shown as a sample: the base's first that counts."""
         return next((run for run in self.base.counted if run.predictions is not None), None)

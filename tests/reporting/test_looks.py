@@ -17,7 +17,7 @@ ARMS = {"no_se": {"model.se": False}, "no_flip": {"augment.flip": False}}
 NOISE = [0.0, 0.01, -0.01, 0.005, -0.005]
 
 
-def told(store: Store, planned: dict[int, int], shifts: dict[str, float]) -> str:
+def told(store: Store, planned: dict[int, int], shifts: dict[str, float], format: str = "md") -> str:
     """The report of five seeds, each planned when there were to be so many (seed -> number of seeds)."""
     study = make_study(ARMS, seeds=range(5), margin=None)
     for arm in study.arms:
@@ -25,7 +25,7 @@ def told(store: Store, planned: dict[int, int], shifts: dict[str, float]) -> str
             provenance = {"planned_seeds": list(range(planned[seed]))}
             accuracy = 0.7 + NOISE[seed] + shifts.get(arm.name, 0.0)
             add(store, make_record(study, arm, seed, round(accuracy, 4), provenance=provenance))
-    return " ".join(render(build(study, store), "md").split())
+    return " ".join(render(build(study, store), format).split())
 
 
 ONCE = dict.fromkeys(range(5), 5)
@@ -65,6 +65,11 @@ def test_verdicts_that_the_looks_take_away_are_named(store: Store) -> None:
     assert (
         "With p times the number of looks (2), which accounts for it, these would be inconclusive: `no_flip`." in text
     )
+
+
+@pytest.mark.parametrize(("planned", "extended"), [(ONCE, None), (TWICE, [[0, 1, 2], [0, 1, 2, 3, 4]])])
+def test_json_tells_it_too(store: Store, planned: dict[int, int], extended: list[list[int]] | None) -> None:
+    assert json.loads(told(store, planned, {}, "json"))["extended"] == extended
 
 
 def test_verdicts_that_remain(store: Store) -> None:

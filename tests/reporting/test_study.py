@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,8 @@ def test_an_arm_that_was_taken_away_is_told(store: Store) -> None:
     told = "**Not asked for any more**: 5 runs made for this study, of `no_se` (seed 2), `small` (seed 2) and `wild` "
     assert told + "(seed 0, 1, 2)." in text
     assert "Not asked for" not in render(build(whole, store), "md")
+    in_json = json.loads(render(report, "json"))["dropped"]
+    assert [(run["arm"], run["seed"]) for run in in_json] == [(run.arm, run.seed) for run in report.dropped]
     evidence(study, store, store.root.parent / "evidence")
     assert render(build(study, Store(store.root.parent / "evidence")), "md") == render(report, "md")
 

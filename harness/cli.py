@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 import typer
 
 from harness.errors import CheckFailed, HarnessError, InputError, Interrupted, RunFailed, printable
+from harness.tracking.atomic import check_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -246,7 +247,9 @@ def ablate_command(
     if output:
         from harness.reporting import stem_of
 
-        stem_of(output)  # before anything is trained
+        stem_of(output)
+    output = output or Path("reports") / f"{study.name}.md"
+    check_writable(output)  # before anything is trained
     console = _console(stderr=as_json)
     from harness.options import AblateOptions
     from harness.study.devices import parse_devices
@@ -270,7 +273,7 @@ def ablate_command(
 
     outcome = ablate_and_show(study, options, console)
     study = outcome.plan.study
-    paths = _write_report(study, runs_dir, output or Path("reports") / f"{study.name}.md")
+    paths = _write_report(study, runs_dir, output)
     if as_json:
         _print_json(_plan_document(outcome.plan))
     else:
@@ -538,7 +541,7 @@ def predict_command(
     with console.status("starting") if console.is_terminal else _nothing():
         from harness import predict
     if output:
-        predict.check_writable(output)
+        check_writable(output)
     with console.status("predicting") if console.is_terminal else _nothing():
         predictions = predict.predict(
             run, images, runs_dir, weights=weights, device=device, flip_tta=flip_tta, resize=resize

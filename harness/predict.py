@@ -246,15 +246,6 @@ def as_csv(predictions: Sequence[Prediction], *, names: bool = False) -> str:
     return text.getvalue()
 
 
-def check_writable(output: Path) -> None:
-    """Before anything is computed: InputError where no file can be written at `output`."""
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
-    if output.exists() and not output.is_file():
-        raise InputError("there is something else than a file", where=str(output), fix="name a file with -o")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError("no file can be written here", where=str(folder), fix="name another file with -o")
-
-
 def write(text: str, output: Path) -> None:
     """Write the file whole or not at all; InputError where the disk refuses."""
     try:

@@ -98,6 +98,7 @@ def test_run_then_runs_then_report(harness: Harness) -> None:
     assert "already done" in again.out
     assert harness("report", record["run_id"], "-o", "one.md").code == 0
     assert record["run_id"] in Path("one.md").read_text()
+    assert harness("report", record["run_id"], "-o", "tiny.yaml/one.md").code == 2
 
 
 def test_run_says_accuracy_and_place(harness: Harness) -> None:
@@ -247,6 +248,8 @@ def test_a_report_has_the_format_that_its_file_is_called_by(harness: Harness) ->
     assert ablated.code == 0, ablated.err
     report(load_ablation(Path("study.yaml"), ["train.epochs=1"]), output=Path("notebook.json"))
     harness("report", "study.yaml", "--override", "train.epochs=1", "-o", "reported.json")
+    assert harness("report", "study.yaml", "--evidence", "tiny.yaml/evidence").code == 2
+    assert harness("dashboard", "study.yaml", "--override", "train.epochs=1", "-o", "tiny.yaml/reports").code == 2
     texts = [Path(f"{name}.json").read_text() for name in ("ablated", "notebook", "reported")]
     assert texts[0] == texts[1] == texts[2]
     assert json.loads(texts[0])["study"] == "study"
@@ -373,6 +376,7 @@ def test_bad_options(harness: Harness) -> None:
         ("report", "study.yaml"),
         ("report", "study.yaml", "-o", "."),
         ("ablate", "study.yaml", "--output", "."),
+        ("ablate", "study.yaml", "--output", "tiny.yaml/study.md"),
         ("ablate", "tiny.yaml"),
         ("ablate", "study.yaml", "--device", "gpu"),
         ("run", "study.yaml"),

@@ -16,6 +16,7 @@ from harness.reporting import dashboard, words, workspace
 from harness.reporting.dashboard import Dashboard, Panel
 from harness.reporting.workspace import Files
 from harness.teacher import resolve_study
+from harness.tracking.atomic import check_writable
 from harness.tracking.mirror import DEFAULT_PROJECT
 from harness.tracking.record import Record
 from harness.tracking.select import recorded_contents
@@ -52,6 +53,7 @@ def make_dashboard(
     built = dashboard.build(report, entries)
     records = [record for _, record in entries if record.run_id in built.run_ids]
     files = Files(output or Path("reports"), study.name)
+    check_writable(files.workspace)
     earlier = files.read_view()
     project = project or _of(records, "project") or DEFAULT_PROJECT
     made = workspace.as_workspace(built, project, entity or _of(records, "entity"))

@@ -17,6 +17,7 @@ from harness.reporting.model import RunsReport, StudyReport
 from harness.spec.ablation import Study
 from harness.spec.documents import experiment_from_dict
 from harness.teacher import resolve_study
+from harness.tracking.atomic import check_writable
 from harness.tracking.select import find_records, find_run, recorded_contents
 from harness.tracking.store import Store
 
@@ -73,6 +74,7 @@ def make_report(
     for problem in store.problems:
         print(f"left out: {problem}", file=sys.stderr)
     if evidence:
+        check_writable(evidence / "record.json")
         _copy_evidence(study, store, evidence, console)
         return
     name = report.name if isinstance(report, StudyReport) else "runs"
@@ -80,6 +82,7 @@ def make_report(
     if check:
         _check(report, [reporting.path_of(output, format) for format in formats], runs_dir, console)
         return
+    check_writable(output)
     if data_dir and isinstance(report, StudyReport):
         report = replace(report, pixels=_pixels(report, data_dir))
     for path in reporting.write(report, output, formats):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.errors import StorageError
+from harness.errors import InputError, StorageError
 
 
 @contextlib.contextmanager
@@ -48,6 +48,20 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 def atomic_write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` (UTF-8, newlines as they are), whole or not at all."""
     atomic_write_bytes(path, text.encode())
+
+
+def check_writable(output: Path) -> None:
+    """Before anything is computed: InputError where no file can be written at `output`. Leaves nothing behind."""
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    probe = folder / f".probe.{secrets.token_hex(6)}.tmp"
+    if output.exists() and not output.is_file():
+        raise InputError("there is something else than a file", where=str(output), fix="name another one with --output")
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        what = f"no file can be written here: {error.strerror or error}"
+        raise InputError(what, where=str(folder), fix="name another place with --output") from None
 
 
 def sync_folder(folder: Path) -> None:

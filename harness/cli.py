@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 import typer
 
 from harness.errors import CheckFailed, HarnessError, InputError, Interrupted, RunFailed, printable
-from harness.tracking.atomic import check_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -248,6 +247,8 @@ def ablate_command(
         from harness.reporting import stem_of
 
         stem_of(output)
+    from harness.tracking.atomic import check_writable
+
     output = output or Path("reports") / f"{study.name}.md"
     check_writable(output)  # before anything is trained
     console = _console(stderr=as_json)
@@ -541,6 +542,8 @@ def predict_command(
     with console.status("starting") if console.is_terminal else _nothing():
         from harness import predict
     if output:
+        from harness.tracking.atomic import check_writable
+
         check_writable(output)
     with console.status("predicting") if console.is_terminal else _nothing():
         predictions = predict.predict(

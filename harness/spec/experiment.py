@@ -105,13 +105,14 @@ class ExperimentSpec(Spec):
 
     def _monitor_mistakes(self) -> list[tuple[str, str]]:
         watched = []
-        if self.train.early_stopping:
-            watched.append(("train.early_stopping.monitor", self.train.early_stopping.monitor))
+        if stopping := self.train.early_stopping:
+            watched.append(("train.early_stopping.monitor", stopping.monitor, ", or switch early_stopping off: null"))
         if isinstance(self.optim.schedule, Plateau):
-            watched.append(("optim.schedule.monitor", self.optim.schedule.monitor))
+            watched.append(("optim.schedule.monitor", self.optim.schedule.monitor, ""))
+        why = "does not exist: protocol full has no validation set (data.protocol)"
         return [
-            (path, f"{metric} does not exist: protocol full has no validation set")
-            for path, metric in watched
+            (path, f"{metric} {why}; watch train_{metric.removeprefix('val_')}{otherwise}")
+            for path, metric, otherwise in watched
             if self.data.protocol == "full" and metric.startswith("val_")
         ]
 

@@ -307,6 +307,18 @@ def test_a_teacher_that_is_an_arm_too_is_kept_by_fresh(folder: Path, harness: Ha
     assert len(list(Path("runs/aside").iterdir())) == 3
 
 
+def test_an_arm_of_other_hardware_is_refused_before_a_teacher_is_trained(school: Path, harness: Harness) -> None:
+    assert harness("run", "tiny.yaml").code == 0
+    folder, record = Store(Path("runs")).entries()[0]
+    folder.write_record(record.model_copy(update={"provenance": record.provenance | {"device_type": "cuda"}}))
+    (school / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
+    )
+    result = harness("ablate", "study.yaml")
+    assert (result.code, "--any-device" in result.err, result.out) == (2, True, "")
+    assert len(Store(Path("runs")).records()) == 1
+
+
 def test_a_teacher_begun_on_other_hardware(school: Path, harness: Harness) -> None:
     assert harness("run", "teacher.yaml", "--time-limit", "0").code == 75
     folder = Store(Path("runs")).entries()[0][0]

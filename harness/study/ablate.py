@@ -128,6 +128,7 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
     """
     store = Store(options.run.runs_dir)
     plan = make_plan(study, store, count=asked.check_budget)
+    _check_hardware(plan, options, executor_for(options))
     _check_space(plan, options)
     tried = set[str]()
     while teacher := _next_teacher(plan, options, tried):

@@ -56,15 +56,16 @@ def ablate(
     return studies.ablate(study, options, observer, stop)
 
 
-def report(study: Study, runs_dir: Path | None = None, output: Path | None = None) -> StudyReport:
+def report(study: Study, runs_dir: Path | str | None = None, output: Path | str | None = None) -> StudyReport:
     """Build a study's report from the records in `runs_dir` (None: as `RunOptions`); with `output`, write it there,
     with its figures, in the format that the file's name ends in (else Markdown).
     """
     from harness import reporting
     from harness.teacher import resolve_study
 
-    store = Store(runs_dir or RunOptions().runs_dir)
+    store = Store(Path(runs_dir or RunOptions().runs_dir))
     built = reporting.build(resolve_study(study, store), store)
     if output is not None:
-        reporting.write(built, output, [reporting.format_of(output)])
+        path = Path(output)
+        reporting.write(built, path, [reporting.format_of(path)])
     return built

@@ -246,7 +246,7 @@ def test_a_report_has_the_format_that_its_file_is_called_by(harness: Harness) ->
     """From `ablate` and from Python as from `report`."""
     ablated = harness("ablate", "study.yaml", "-o", "train.epochs=1", "--output", "ablated.json")
     assert ablated.code == 0, ablated.err
-    report(load_ablation(Path("study.yaml"), ["train.epochs=1"]), output=Path("notebook.json"))
+    report(load_ablation(Path("study.yaml"), ["train.epochs=1"]), runs_dir="runs", output="notebook.json")
     harness("report", "study.yaml", "--override", "train.epochs=1", "-o", "reported.json")
     assert harness("report", "study.yaml", "--evidence", "tiny.yaml/evidence").code == 2
     assert harness("dashboard", "study.yaml", "--override", "train.epochs=1", "-o", "tiny.yaml/reports").code == 2

@@ -215,10 +215,15 @@ class Session:
         self.record.test_reads += self.spec.data.protocol == "paper"  # its validation set is the test set
         self.mirror.log(row)
         self._look_after_mirror(self.record.wandb.id, self.mirror.state)
+        self.record.timings["total"] = self._spent()  # what is killed has had its time
         self.folder.write_record(self.record)
         if self.options.checkpoint_every == 0 or self.wants_save():
             self.save(state)
         self.observer(EpochDone(self.record.run_id, row, self.spec.train.epochs, self.pace.seconds_left()))
+
+    def _spent(self) -> float:
+        """Seconds, those of earlier processes too."""
+        return self.before + time.monotonic() - self.began
 
     def wants_save(self) -> bool:
         every = self.options.checkpoint_every
@@ -298,7 +303,7 @@ class Session:
             rows = self.journal.rows()
             record.timings |= {
                 "train": sum(row.get("seconds") or 0.0 for row in rows),
-                "total": self.before + time.monotonic() - self.began,
+                "total": self._spent(),
             }
             if rows:
                 record.timings["images_per_second"] = sum(row.get("images_per_second") or 0.0 for row in rows) / len(

@@ -15,7 +15,7 @@ import torch
 
 from harness import runner, session
 from harness.errors import InputError, Interrupted, RunFailed
-from harness.events import Event, Note, Started
+from harness.events import EpochDone, Event, Note, Started
 from harness.options import RunOptions
 from harness.spec import identity
 from harness.spec.documents import load_experiment
@@ -303,3 +303,19 @@ def test_the_time_limit_saves_the_state_in_mid_epoch(harness: Harness, spec: Exp
     assert stopped.code == 75
     assert "the state is saved; `harness run tiny.yaml --time-limit 0` to go on" in " ".join(stopped.err.split())
     assert go_on(spec) == ((1, 1), [])
+
+
+def test_the_time_of_a_process_that_is_killed_counts(folder: Path) -> None:
+    """It writes no last word: the record has the time of every epoch as it ends."""
+    spec = load_experiment(folder / "tiny.yaml")
+    totals: list[float] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            [(place, record)] = Store(Path("runs")).entries()
+            assert record.timings["total"] >= sum(row["seconds"] for row in Journal(place.journal_path).rows())
+            totals.append(record.timings["total"])
+
+    runner.run(spec, options=options(), observer=look)
+    assert len(totals) == 3
+    assert totals == sorted(totals)

@@ -15,6 +15,7 @@ from harness.reporting import build, words
 from harness.reporting.model import Arm, StudyReport
 from harness.reporting.statistics import Verdict
 from harness.spec.ablation import Study
+from harness.teacher import resolve_study
 from harness.tracking.store import Store
 from harness.training.guard import parameters_of
 
@@ -140,7 +141,8 @@ def evidenced() -> list[str]:
 @cache
 def report_of(name: str) -> StudyReport:
     """A committed study's report, from its evidence alone."""
-    report: StudyReport = build(load_study(ROOT / f"ablations/{name}.yaml"), Store(REPORTS / "evidence" / name))
+    store = Store(REPORTS / "evidence" / name)
+    report: StudyReport = build(resolve_study(load_study(ROOT / f"ablations/{name}.yaml"), store), store)
     return report
 
 

@@ -63,3 +63,14 @@ def test_each_link_of_the_index_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (REPORTS / "README.md").read_text())
     assert links
     assert [link for link in links if not (REPORTS / link).exists()] == []
+
+
+def test_what_the_readme_says_of_a_teacher_is_in_the_reports() -> None:
+    studies = ("small_distillation", "small_best_taught")
+    plain, tuned = (document.report_of(name).arms[-1].difference for name in studies)
+    assert plain
+    assert plain.mean
+    assert tuned
+    assert round(100 * plain.mean) == 4
+    assert (plain.verdict, tuned.verdict) == ("helps", "inconclusive")
+    assert "advice brings the plain recipe four points" in " ".join((ROOT / "README.md").read_text().split())

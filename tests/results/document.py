@@ -94,6 +94,12 @@ CLAIMS = (
         "[small_search.md](small_search.md), [small_best.md](small_best.md)",
     ),
     (
+        "a teacher's advice brings the plain recipe four points, the tuned one none that three seeds can show",
+        "`harness report ablations/small_distillation.yaml --runs-dir reports/evidence/small_distillation --check`, "
+        "likewise `small_best_taught`, or `harness ablate` both with `--jobs 2` again",
+        "[small_distillation.md](small_distillation.md), [small_best_taught.md](small_best_taught.md)",
+    ),
+    (
         "4,697,742 parameters, 798,690,304 multiply-accumulates, what fits under the budget",
         "`harness check experiments/baseline.yaml`",
         "the command's own table",

@@ -89,6 +89,12 @@ def test_numbers_are_folded_last() -> None:
     assert fitted([14, 14], [False, False], 20) == [10, 10]
 
 
+def test_a_number_stands_whole_beside_a_long_name() -> None:
+    ours = Columns(("arm", "MACs"), ("MACs",))
+    ours.add_row("a_name_of_many_letters", "12,501,760,000")
+    assert "12,501,760,000" in drawn(ours, 30)
+
+
 def test_a_row_has_a_cell_for_each_column() -> None:
     with pytest.raises(ValueError, match="2 cells for 4 columns"):
         Columns(HEADS).add_row("a", "b")

@@ -13,6 +13,8 @@ from typing import get_args
 
 from harness.errors import InputError
 from harness.spec.data import FolderContent
+from harness.spec.documents import experiment_from_dict
+from harness.spec.surroundings import Contents
 from harness.tracking.record import FAILED, Record, Status, flat_row
 from harness.tracking.store import RunFolder, Store, by_run_id
 
@@ -63,31 +65,33 @@ def _find(store: Store, text: str, read: Callable[[], list[Entry]]) -> Entry:
     raise InputError(f"there is no run {text!r}", where=str(store.root), fix=fix)
 
 
-def recorded_contents(store: Store) -> Callable[[str, int | None], FolderContent | None]:
+def recorded_contents(store: Store) -> Contents:
     """What folders of images held when the runs were made, for a report where the images are not.
 
-    Asked with a folder's path and `data.folder.size`: by the folder's name, since the path is of another machine. The
-    store is read once, when it is first asked. None where no run names such a folder; InputError where runs were made
-    on different images under that name.
+    A folder is known by its name, since its path may be of another machine, and by `size`. The store is read once, when
+    it is first asked. None where no run names such a folder; InputError where runs were made on different images under
+    that name.
     """
     records = cache(store.records)
 
     def contents(path: str, size: int | None) -> FolderContent | None:
-        folders = [record.spec.get("data", {}).get("folder") or {} for record in records()]
-        asked = (Path(path).name, size)
-        alike = [folder for folder in folders if (_last_name(folder.get("path")), folder.get("size")) == asked]
-        found = {content["digest"]: content for folder in alike if (content := folder.get("content"))}
+        found: dict[str, FolderContent] = {}
+        for record in records():
+            with suppress(InputError):  # of another version of the harness
+                folder = experiment_from_dict(record.spec).data.folder
+                if folder and folder.content and (_last_name(folder.path), folder.size) == (_last_name(path), size):
+                    found[folder.content.digest] = folder.content
         if len(found) > 1:
             what = f"there is no such folder, and the runs in {store.root} were made on {len(found)} of that name"
             raise InputError(what, where=path, fix="put the images there that are meant")
-        return FolderContent.model_validate(next(iter(found.values()))) if found else None
+        return next(iter(found.values()), None)
 
     return contents
 
 
-def _last_name(path: object) -> str | None:
+def _last_name(path: str) -> str:
     """Of a path of any machine."""
-    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if isinstance(path, str) else None
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def standing(store: Store) -> list[Record]:

@@ -378,5 +378,6 @@ def _read_records(folders: list[RunFolder]) -> tuple[list[tuple[RunFolder, Recor
         try:
             entries.append((folder, folder.read_record()))
         except InputError as error:
-            problems.extend(error.problems)
+            if folder.record_path.exists() or not folder.is_claimed():  # else its run is just beginning
+                problems.extend(error.problems)
     return entries, problems

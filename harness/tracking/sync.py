@@ -201,7 +201,7 @@ def _sent(folder: RunFolder, record: Record, way: Way, processes: _Processes) ->
             process.wait()
             processes.forget(process)
             answer.unlink(missing_ok=True)
-    if arrival.outcome == "synced":  # else wandb's own logs may tell more
+    if arrival.outcome in ("synced", "no_key"):  # else wandb's own logs may tell more
         shutil.rmtree(place, ignore_errors=True)
     return replace(arrival, reason=without_secrets(arrival.reason))
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from harness.errors import InputError, StorageError
+from harness.tracking.claim import acquire
 from harness.tracking.record import Results, Scores
 from harness.tracking.select import find_run, standing
 from harness.tracking.store import RunFolder, Store, atomic_write_text, atomic_writer, by_run_id
@@ -154,6 +155,16 @@ def test_records_are_sorted_and_bad_folders_are_told_not_raised(store: Store) ->
     shutil.rmtree(store.root / "empty-0000000005")
     store.records()
     assert len(store.problems) == 2
+
+
+def test_a_run_that_is_just_beginning_is_no_bad_folder(store: Store) -> None:
+    folder = store.folder("base", "0123456789")
+    with acquire(folder.claim_path):
+        folder.create()
+        assert (store.records(), store.problems) == ([], [])
+    store.records()
+    (problem,) = store.problems
+    assert "no record.json" in str(problem)
 
 
 def test_a_name_is_not_taken_for_the_beginning_of_another_run_s_id(store: Store) -> None:

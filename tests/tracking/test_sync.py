@@ -283,6 +283,7 @@ def test_without_a_key_one_message_and_nothing_is_touched(
     assert len(refused.value.problems) == 1
     assert backend.asked == []
     assert (folder.record_path.read_bytes(), other.record_path.read_bytes()) == before
+    assert not (folder.wandb_dir / "sync").exists()
 
 
 @pytest.mark.slow

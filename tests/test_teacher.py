@@ -290,6 +290,19 @@ def test_a_teacher_that_fails_ends_no_arm_but_its_own(folder: Path, harness: Har
     assert len(Store(Path("runs")).records()[0].provenance["continued"]) == 1  # once, and no more
 
 
+def test_a_teacher_that_is_an_arm_too_and_fails_is_trained_once_in_a_command(folder: Path) -> None:
+    (folder / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\nseeds: [0]\narms: {again: {loss.distill: {teacher: tiny.yaml}}}\n"
+    )
+    tiny = (folder / "tiny.yaml").read_text().replace("{lr: 0.1, momentum: 0.9}", "{lr: 1.0e+30}")
+    (folder / "tiny.yaml").write_text(tiny)
+    for trained_before in (0, 1):
+        outcome = ablate(load_study(folder / "study.yaml"), AblateOptions(options(), retry_failed=True))
+        assert [(run.arm.name, run.state) for run in outcome.failures] == [("tiny", "failed")]
+        [record] = Store(Path("runs")).records()
+        assert len(record.provenance.get("continued", [])) == trained_before
+
+
 @pytest.mark.slow
 def test_a_teacher_that_is_an_arm_too_is_kept_by_fresh(folder: Path, harness: Harness) -> None:
     """A network that learns from its own like: the base is trained once, as the teacher."""

@@ -144,7 +144,7 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
         if options.fail_fast:
             raise RunFailed(failed)
         unbreakable(observer)(Note("", failed, warning=True))
-    return plan
+    return replace(plan, given_up=frozenset(tried))
 
 
 def _next_teacher(plan: Plan, options: AblateOptions, tried: set[str]) -> PlannedRun | None:
@@ -202,7 +202,8 @@ def runs_to_do(plan: Plan, options: AblateOptions) -> list[PlannedRun]:
     if options.run.fresh:
         states.add("done")
     runs = [run for runs in zip(*(arm.runs for arm in plan.arms), strict=True) for run in runs if run.state in states]
-    return [run for run in runs if not (run.state == "done" and run.run_id in _teaching(plan))]
+    kept = {run.run_id for run in runs if run.state == "done"} & _teaching(plan)
+    return [run for run in runs if run.run_id not in kept | plan.given_up]
 
 
 def runs_to_start(plan: Plan, options: AblateOptions) -> list[PlannedRun]:

@@ -120,6 +120,8 @@ class Plan:
     teachers: tuple[PlannedTeacher, ...] = ()
     pace: Pace | None = None
     """How fast runs like these go, as far as anything tells."""
+    given_up: frozenset[str] = frozenset()
+    """Run ids of teachers that failed in this very command: it does not train them again where they are arms too."""
 
     @cached_property  # most of a second, which a study that only runs need not wait for
     def detectable_difference(self) -> float | None:

@@ -161,6 +161,7 @@ class StudyDisplay(_Display):
         run_id = event.run_id
         match event:
             case Started():
+                self.labels.setdefault(run_id, f"{event.name} seed {event.seed}")
                 self.waiting.discard(run_id)
                 self.running[run_id] = (time.monotonic(), 0.0)
                 self.cells[run_id] = Cell("starting", "cyan", active=True)
@@ -172,7 +173,7 @@ class StudyDisplay(_Display):
                 self.accuracies[run_id] = event.row["val_accuracy"]
                 self.cells[run_id] = self._at(run_id, event.row["epoch"], event.epochs)
             case Note():
-                text = f"{self.labels[run_id]}: {event.text}" if run_id else event.text
+                text = f"{self._label(run_id)}: {event.text}" if run_id else event.text
                 self.say(text, "yellow" if event.warning else "")
             case Ended():
                 self._ended(event)
@@ -191,7 +192,11 @@ class StudyDisplay(_Display):
         if self.elsewhere.get(event.run_id) != event.holder or overdue:
             self.elsewhere[event.run_id] = event.holder
             self.told = time.monotonic()
-            self.say(f"{self.labels[event.run_id]}: {waiting_line(event)}")
+            self.say(f"{self._label(event.run_id)}: {waiting_line(event)}")
+
+    def _label(self, run_id: str) -> str:
+        """Arm and seed; the id of a run that had none when the study began, since its teacher was not trained."""
+        return self.labels.get(run_id, f"run {run_id}")
 
     def _at(self, run_id: str, epoch: int, epochs: int) -> Cell:
         so_far = self.accuracies.get(run_id)
@@ -215,7 +220,7 @@ class StudyDisplay(_Display):
         reached = self.accuracies.get(event.run_id)  # None under a protocol without validation
         result = "done" if reached is None else accuracy(reached)
         self.cells[event.run_id] = Cell(result, "green") if good else Cell(event.status, "red")
-        self.say(f"{self.labels[event.run_id]}: {self._told(event, started, reached)}", "" if good else "red")
+        self.say(f"{self._label(event.run_id)}: {self._told(event, started, reached)}", "" if good else "red")
         self.told = time.monotonic()
 
     def _told(self, event: Ended, started: tuple[float, float] | None, reached: float | None) -> str:

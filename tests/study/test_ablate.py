@@ -278,3 +278,27 @@ def test_the_display_tells_every_kind_of_ending(study: Study) -> None:
         "no_cutmix seed 1: interrupted, its state is saved",
         "no_cutmix seed 1: interrupted: the disk is full",
     ]
+
+
+def test_the_display_tells_of_runs_whose_teacher_was_trained_meanwhile() -> None:
+    """They had no id when it was made."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    from harness.events import Elsewhere, Note
+    from harness.terminal.live import StudyDisplay
+
+    out = StringIO()
+    with StudyDisplay(Console(file=out, width=80), [], {}, 1, set()) as display:
+        display(Started("0000000001", "student", 3, 3, 1, 0, 10, "cpu", "fp32", 1))
+        display(Ended("0000000001", "diverged", "loss is nan"))
+        display(Note("0000000002", "already done: somewhere"))
+        display(Elsewhere("0000000003", "process 1 on there", 1, 3))
+        display(Ended("0000000004", "refused", "no data"))
+    assert out.getvalue().splitlines() == [
+        "student seed 3: diverged: loss is nan",
+        "run 0000000002: already done: somewhere",
+        "run 0000000003: process 1 on there has it, 1 of 3 epochs are done; waiting for it",
+        "run 0000000004: refused: no data",
+    ]

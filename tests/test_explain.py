@@ -210,6 +210,19 @@ def test_a_damaged_record(store: Store) -> None:
     assert of_the_base(made(), store).text == "ended before its first step: it begins again"
 
 
+def test_a_record_that_is_lost(store: Store) -> None:
+    """As after somebody removed it, or copied the folder without it."""
+    record = put(store, made())
+    folder = store.find(record.run_id)
+    assert folder
+    folder.record_path.unlink()
+    folder.journal_path.write_text("")
+    begins_again = "its record is lost: no state was saved, and it begins again"
+    assert of_the_base(made(), store).text == begins_again
+    folder.last.write_bytes(b"a state")
+    assert of_the_base(made(), store).text == "its record is lost: its state is saved, and it goes on there"
+
+
 def test_a_run_put_aside(store: Store) -> None:
     record = put(store, made())
     path = store.set_aside(record.run_id)

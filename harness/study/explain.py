@@ -16,7 +16,7 @@ from harness.spec.experiment import ExperimentSpec
 from harness.study.nearest import Nearest
 from harness.study.plan import Plan, PlannedRun
 from harness.tracking.record import Record
-from harness.tracking.store import Store
+from harness.tracking.store import RunFolder, Store
 
 Kind = Literal[
     "failed", "left", "damaged", "put_aside", "awaits_teacher", "other_hardware",
@@ -96,7 +96,7 @@ class Explainer:
             message = f" ({record.error['message']})" if record.error and record.error.get("message") else ""
             gist = f"{_words(status)}: --retry-failed runs it again"
             return Reason("failed", gist, f"{_words(status)} {reached}{message}: --retry-failed runs it again", record)
-        goes_on = "its state is saved, and it goes on there" if run.begun else "no state was saved, and it begins again"
+        goes_on = _goes_on(run.begun)
         return Reason("left", f"{_words(status)}: {goes_on}", f"{_words(status)} {reached}: {goes_on}", record)
 
     def _of_the_same_spec(self, run: PlannedRun, alike: Sequence[Record]) -> Reason:
@@ -135,10 +135,22 @@ class Explainer:
 
 
 def _of_a_bad_folder(problem: Problem) -> Reason:
-    if not str(problem.where).endswith(".json"):  # its process was gone before there was a record
-        return Reason("left", *_twice("ended before its first step: it begins again"))
+    if not str(problem.where).endswith(".json"):
+        return Reason("left", *_twice(_without_a_record(RunFolder(Path(problem.where or "")))))
     gist = "the record is damaged: --fresh puts it aside and runs it again"
     return Reason("damaged", gist, f"{gist} ({problem.where}: {problem.what})")
+
+
+def _without_a_record(folder: RunFolder) -> str:
+    """The record is there before the first step and stays: where there is more than it, it was lost since."""
+    begun = any(path.exists() for path in folder.states())
+    if begun or folder.journal_path.exists():
+        return f"its record is lost: {_goes_on(begun)}"
+    return "ended before its first step: it begins again"
+
+
+def _goes_on(begun: bool) -> str:
+    return "its state is saved, and it goes on there" if begun else "no state was saved, and it begins again"
 
 
 def to_json(reason: Reason) -> dict[str, Any]:

@@ -324,6 +324,24 @@ def test_all_mistakes_in_slurm_options_are_told_at_once() -> None:
         parse_slurm(["time=2"])
 
 
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ("cpus=99999", "a whole number from 1 to 4,096"),
+        (f"cpus={'9' * 5000}", "a whole number from 1 to 4,096"),
+        ("gpus=1025", "a whole number from 0 to 1,024"),
+        ("grace=86401", "a whole number from 5 to 86,400"),
+        ("time=99999-00", "a whole number of minutes from 1 to 5,256,000"),
+        (f"time={'9' * 5000}", "write minutes, H:MM:SS"),
+        (f"memory={'9' * 400}", "1,000,000 at most"),
+    ],
+)
+def test_what_no_machine_has_is_not_asked_of_slurm(given: str, right: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_slurm([given])
+    assert right in str(caught.value)
+
+
 def test_where_there_is_no_slurm(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit", reason='submitit is not installed: pip install -e ".[slurm]"')
     monkeypatch.setenv("PATH", "")

@@ -12,9 +12,11 @@ from harness.errors import InputError, Problem
 from harness.options import SlurmOptions
 
 KEYS = tuple(field.name for field in fields(SlurmOptions))
-LOWEST = {"time": 1, "grace": 5, "gpus": 0, "cpus": 1}
+RANGES = {"time": (1, 10 * 365 * 24 * 60), "grace": (5, 24 * 60 * 60), "gpus": (0, 1024), "cpus": (1, 4096)}
+"""Lowest and highest; the highest are far beyond any machine, so that a mistyped number is told before it is queued."""
+MOST_MEMORY = 1_000_000  # GB, likewise
 EARLY = 60  # seconds: sbatch --signal says that it may come that much earlier
-TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d\d))?(?::(\d\d))?")
+TIME = re.compile(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d\d))?(?::(\d\d))?")
 
 
 def parse_slurm(given: Sequence[str]) -> SlurmOptions:
@@ -53,15 +55,18 @@ def _value(key: str, text: str) -> Any:
         number: float = _minutes(text)
     elif key == "memory":
         number = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0
-        if number <= 0:
-            raise InputError(f"memory={text} is no amount", fix="write GB, without a unit: memory=16")
+        if not 0 < number <= MOST_MEMORY:
+            fix = f"write GB, without a unit, {MOST_MEMORY:,} at most: memory=16"
+            raise InputError(f"memory={text} is no amount", fix=fix)
         return number
-    elif key in LOWEST:
-        number = int(text) if text.isdecimal() else -1
+    elif key in RANGES:
+        number = int(text) if re.fullmatch(r"\d{1,9}", text) else -1
     else:
         return text
-    if number < LOWEST[key]:
-        raise InputError(f"{key}={text} is not possible", fix=f"write a whole number from {LOWEST[key]}")
+    low, high = RANGES[key]
+    if not low <= number <= high:
+        unit = " of minutes" if key == "time" else ""
+        raise InputError(f"{key}={text} is not possible", fix=f"write a whole number{unit} from {low} to {high:,}")
     return number
 
 

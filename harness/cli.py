@@ -622,7 +622,7 @@ def _run_options(given: dict[str, Any]) -> RunOptions:
         "any_device",
         "threads",
     )
-    limit = given["time_limit"] and _seconds(given["time_limit"])
+    limit = None if given["time_limit"] is None else _seconds(given["time_limit"])
     return RunOptions(**{name: given[name] for name in names}, time_limit=limit, continue_with=_again())
 
 

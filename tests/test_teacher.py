@@ -379,6 +379,41 @@ def test_the_expected_time_counts_the_teacher(school: Path) -> None:
     assert plan.expected_seconds() == pytest.approx(done.timings["total"] / (3 * base.cost.macs * 3) * left)
 
 
+def test_a_teacher_that_is_an_arm_too_is_counted_once(folder: Path) -> None:
+    """In the expected time and in the room on the disk; where it has begun, what is left of it."""
+    (folder / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\nseeds: [0, 1]\narms: {again: {loss.distill: {teacher: tiny.yaml}}}\n"
+    )
+    done = run(load_experiment(Path("tiny.yaml")), 1, options())
+    store = Store(Path("runs"))
+    plan = make_plan(load_study(Path("study.yaml")), store)
+    one = done.timings["total"]
+    taught = one * (3 + 1) / 3
+    assert plan.expected_seconds() == pytest.approx(one + 2 * taught)
+    assert plan.wall_seconds(2) == pytest.approx(one + taught)
+    teacher, _, student, _ = plan.runs
+    room = plan.space([student], 1)
+    assert plan.space([teacher, student], 1) == room
+
+    interrupted = done.model_copy(update={"run_id": teacher.run_id, "seed": 0, "status": "interrupted"})
+    left = store.folder("tiny", interrupted.run_id)
+    left.create()
+    left.write_record(interrupted.model_copy(update={"epochs_done": 1}))
+    left.last.write_bytes(b"a state")
+    begun = make_plan(load_study(Path("study.yaml")), store)
+    assert begun.expected_seconds() == pytest.approx(one * 2 / 3 + 2 * taught)
+    assert begun.space([begun.runs[2]], 1) == room - len(b"a state")
+
+
+def test_the_expected_time_counts_a_teachers_own_teacher(school: Path) -> None:
+    (school / "teacher.yaml").write_text(TEACHER + "loss: {distill: {teacher: tiny.yaml}}\n")
+    (school / "study.yaml").write_text("name: study\nbase: student.yaml\n")
+    run(load_experiment(Path("tiny.yaml")), options=options())
+    plan = make_plan(load_study(Path("study.yaml")), Store(Path("runs")))
+    tiny, teacher = plan.teachers
+    assert teacher.work == (3 * teacher.cost.macs + tiny.cost.macs) * teacher.spec.train_images * 3
+
+
 def test_two_teachers_that_differ_in_their_seed_are_two(school: Path) -> None:
     (school / "other.yaml").write_text("name: other\nbase: teacher.yaml\nseed: 1\n")
     (school / "study.yaml").write_text(

@@ -103,11 +103,13 @@ class PlannedTeacher:
     run: PlannedRun
     arms: frozenset[str] = frozenset()
     """Names of those that can't be trained without it: they learn from it, or from one that does and is not trained."""
+    teacher_macs: int = 0
+    """Of the forward pass of its own teacher; 0 without one."""
 
     @property
     def work(self) -> int:
         """MACs of its training."""
-        return 3 * self.cost.macs * self.spec.train_images * self.spec.train.epochs
+        return (3 * self.cost.macs + self.teacher_macs) * self.spec.train_images * self.spec.train.epochs
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,11 @@ class Plan:
             planned.arm.name: space_of(planned.arm.spec, planned.cost, mirrored=mirrored) for planned in self.arms
         }
         spaces = [of_arm[run.arm.name] for run in runs]
-        if runs:
-            to_train = (teacher for teacher in self.teachers_of(runs) if teacher.run.state == "to_do")
-            spaces += [space_of(teacher.spec, teacher.cost, mirrored=mirrored) for teacher in to_train]
-        there = sum(run.folder.state_bytes for run in runs if run.begun and run.folder)
+        named = _ids(runs)  # a teacher may be an arm too
+        to_train = [t for t in self.teachers_of(runs) if t.run.state == "to_do" and t.run.run_id not in named]
+        spaces += [space_of(teacher.spec, teacher.cost, mirrored=mirrored) for teacher in to_train]
+        begun = [run for run in (*runs, *(teacher.run for teacher in to_train)) if run.begun]
+        there = sum(run.folder.state_bytes for run in begun if run.folder)
         return max(needed(spaces, at_once) - there, 0)
 
     def teachers_of(self, runs: Iterable[PlannedRun]) -> list[PlannedTeacher]:
@@ -202,12 +205,18 @@ class Plan:
         if self.pace is None:
             return None
         teachers = self.teachers_of(run for run in self.runs if run.state != "done")
-        teaching = [teacher.work for teacher in teachers if teacher.run.state in states]
+        first = [teacher for teacher in teachers if teacher.run.state in states]
+        trained = _ids(teacher.run for teacher in first)  # one that is an arm too is not trained again
         columns = zip(*(arm.runs for arm in self.arms), strict=True)
         work = {planned.arm.name: planned.work for planned in self.arms}
-        runs = [run for column in columns for run in column if run.state in states]
+        runs = [run for column in columns for run in column if run.state in states and run.run_id not in trained]
         seconds = schedule([work[run.arm.name] * run.share_left for run in runs], jobs)
-        return self.pace.seconds_per_mac * (sum(teaching) + seconds)
+        return self.pace.seconds_per_mac * (sum(teacher.work * teacher.run.share_left for teacher in first) + seconds)
+
+
+def _ids(runs: Iterable[PlannedRun]) -> set[str]:
+    """Of those that have one."""
+    return {run.run_id for run in runs if run.run_id}
 
 
 class Count(Protocol):
@@ -293,7 +302,7 @@ def _teachers(study: Study, store: Store, stored: _Stored, count: Count) -> tupl
     # any may teach, whatever trained it
     runs = {key: replace(run, other_hardware=None) if run.state == "done" else run for key, run in runs.items()}
     return tuple(
-        PlannedTeacher(spec, cost, runs[key], frozenset(learning[key]))
+        PlannedTeacher(spec, cost, runs[key], frozenset(learning[key]), _teacher_macs(spec.loss.distill, store, count))
         for (key, spec), cost in zip(specs.items(), costs, strict=True)
     )
 
@@ -311,7 +320,9 @@ def _distillations(study: Study) -> dict[str, Distill]:
     return {distill.teacher: distill for arm in study.arms if (distill := arm.spec.loss.distill)}
 
 
-def _teacher_macs(distill: Distill, store: Store, count: Count) -> int:
+def _teacher_macs(distill: Distill | None, store: Store, count: Count) -> int:
+    if distill is None:
+        return 0
     try:
         return count([find(distill, store).spec])[0].macs
     except InputError:  # its digest is written down, and it is not there: nothing is known of it

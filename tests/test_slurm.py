@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError, Interrupted
-from harness.events import EpochDone, Event, Note, Started
+from harness.events import Ended, EpochDone, Event, Note, Started
 from harness.options import AblateOptions, RunOptions, SlurmOptions
 from harness.spec.ablation import Study, load_study
 from harness.stop import Stop
@@ -211,6 +211,25 @@ def test_a_job_that_is_queued_is_not_submitted_again(sbatch: Callable[[str, str]
     jobs = [Job(f"{index:010}", study.base.spec, index, RUN) for index in range(3)]
     executor._submit(jobs[:2], lambda event: None)
     assert list(executor._still_queued(jobs)) == ["0000000000"]
+
+
+def test_a_job_is_gone_once_it_is_missing_twice_in_a_row(
+    sbatch: Callable[[str, str], None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node failed and it was queued again; when it ends much later, its result may be a moment late as ever."""
+    monkeypatch.setattr(on_slurm, "LOOK", 0.01)
+    monkeypatch.setattr(on_slurm, "ASK", 0.0)
+    sbatch("sbatch", "echo Submitted batch job 12")
+    executor = SlurmExecutor(AblateOptions(RUN))
+    job = Job("0000000000", load_study(folder / "study.yaml").base.spec, 0, RUN)
+    looks = iter([set(), {"12"}, set(), set()])  # the ids that Slurm knows
+    results = iter([None, None, None, Ended(job.run_id, "completed")])
+    monkeypatch.setattr(executor, "_still_queued", lambda jobs: {})
+    monkeypatch.setattr(executor, "_alive", lambda jobs: next(looks))
+    monkeypatch.setattr(executor, "_result", lambda run_id, job: next(results))
+    assert executor.execute([job], lambda event: None, Stop()) == {job.run_id: "completed"}
+    looks, results = iter([set(), set()]), iter([None, None])
+    assert executor.execute([job], lambda event: None, Stop()) == {job.run_id: "killed"}
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,10 @@ class SlurmExecutor:
                 for event in watches[run_id].events():
                     observer(event)
                 ended = self._result(run_id, job)
-                if ended is None and alive is not None and job.job_id not in alive:
-                    # A file server may be behind Slurm: only who is missing twice is gone.
+                if ended is None and alive is not None and job.job_id in alive:
+                    doubted.discard(run_id)  # as of a node that failed, whose job was queued again
+                elif ended is None and alive is not None:
+                    # A file server may be behind Slurm: only who is missing twice in a row is gone.
                     ended = self._gone(watches[run_id], job, cancelled) if run_id in doubted else None
                     doubted.add(run_id)
                 if ended:

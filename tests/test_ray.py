@@ -21,7 +21,7 @@ from harness.events import Note
 from harness.options import AblateOptions, RunOptions
 from harness.spec.ablation import load_study
 from harness.study.ablate import ablate
-from harness.study.on_ray import Desk, share_of_gpu
+from harness.study.on_ray import Desk, share_of_gpu, why_waiting
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
 from tests.conftest import Harness
@@ -122,6 +122,19 @@ def test_ctrl_c_saves_on_ray_and_the_study_goes_on_without_it(
 )
 def test_share_of_a_gpu(jobs: int, gpus: int, share: float) -> None:
     assert share_of_gpu(jobs, gpus) == share
+
+
+def test_runs_that_no_node_can_take_are_told() -> None:
+    """Ray lets them wait without a word."""
+    small, large, gone = (
+        {"Alive": alive, "Resources": resources}
+        for alive, resources in [(True, {"CPU": 2.0}), (True, {"CPU": 8.0, "GPU": 1.0}), (False, {"CPU": 64.0})]
+    )
+    assert why_waiting(8, [small, large, gone]) is None
+    told = why_waiting(16, [small, large, gone])
+    assert told
+    assert "takes 16 CPUs (--threads), and the largest node of this Ray has 8" in told
+    assert why_waiting(1, [{"Alive": True, "Resources": {}}])  # a head without a CPU, before there are workers
 
 
 def test_the_desk_answers_whether_to_stop() -> None:

@@ -9,15 +9,16 @@ import math
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from harness.errors import InputError, RunFailed
-from harness.events import Ended, Event, Observer, Started
+from harness.events import Ended, Event, Note, Observer, Started
 from harness.options import AblateOptions
 from harness.stop import Stop
 from harness.study.executor import GRACE, Job, is_failure, missing_extra, perform
+from harness.study.expected import counted
 
 RETRIES = 3  # how often a run may lose its node or its process
 POLL = 0.25  # seconds between looks at the events
@@ -47,6 +48,8 @@ class RayExecutor:
         self, jobs: Sequence[Job], observer: Observer, stop: Stop, *, fail_fast: bool = False
     ) -> dict[str, str]:
         ray, desk = self.ray, self._desk()
+        if told := why_waiting(self.threads, ray.nodes()):
+            observer(Note("", told, warning=True))
         waiting, working = list(jobs), dict[Any, Job]()
         started, statuses = set[str](), dict[str, str]()
         stopping = False
@@ -174,6 +177,18 @@ def work(job: Job, folder: str, desk: Any) -> Ended:
 def share_of_gpu(jobs: int, gpus: int) -> float:
     """What each of `jobs` runs takes of a GPU, where they are shared out evenly among `gpus` of them."""
     return 1 / math.ceil(jobs / gpus)
+
+
+def why_waiting(threads: int, nodes: Sequence[Mapping[str, Any]]) -> str | None:
+    """What to tell where none of these nodes, as `ray.nodes()` lists them, has the CPUs that each run takes.
+
+    No mistake yet: a cluster may grow. None where one has them.
+    """
+    largest = max((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), default=0)
+    if threads <= largest:
+        return None
+    takes = f"each run takes {counted(threads, 'CPU')} (--threads)"
+    return f"{takes}, and the largest node of this Ray has {largest}: they wait until there is a larger one"
 
 
 def _device(asked: str, gpus: int) -> str:

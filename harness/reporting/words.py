@@ -102,8 +102,8 @@ def escape(text: str) -> str:
     """Free text for a paragraph or a table cell: one line, no character read as markup."""
     line = " ".join(text.split())
     line = re.sub(r"([\\`*|<>\[\]~&$])", r"\\\1", line)
-    # Between letters an underscore or a # is just itself, and arms are named like_this.
-    return re.sub(r"(?<!\w)([_#])|(_)(?!\w)", r"\\\1\2", line)
+    # Between letters an underscore is just itself, and arms are named like_this; so is a # after one.
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])|(?<!\w)#", r"\\\g<0>", line)
 
 
 def code(text: str) -> str:

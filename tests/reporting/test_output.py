@@ -21,6 +21,7 @@ from harness.errors import InputError
 from harness.reporting import build, build_runs, check, figures, not_compared, render, to_json, words, write
 from harness.reporting.contents import document_of
 from harness.reporting.figures.canvas import apart, short, told_apart
+from harness.reporting.inline import to_plain
 from harness.reporting.model import StudyReport
 from harness.reporting.output import RENDERERS
 from harness.spec.ablation import Reference, Study
@@ -185,6 +186,16 @@ def test_plain_runs(seven: tuple[Study, Store]) -> None:
 )
 def test_words(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+@pytest.mark.parametrize("text", ["SGD.__init__() got lr", "__main__", "_x_ __y__", "a__b", "no_se", "a_#b", "_"])
+def test_an_underscore_is_no_markup_wherever_it_stands(text: str) -> None:
+    (inline,) = MarkdownIt("commonmark").parseInline(words.escape(text))
+    children = inline.children or []
+    assert {child.type for child in children} <= {"text", "text_special"}
+    assert "".join(child.content for child in children) == text
+    assert to_plain(words.escape(text)) == text
+    assert words.escape("no_se of SGD") == "no_se of SGD"
 
 
 def test_tables_are_padded_and_set_to_their_side() -> None:

@@ -66,10 +66,15 @@ def show(value: Any, limit: int = 60) -> str:
 class _Reader:
     def __init__(self, root: type[BaseModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...]):
         self.root, self.tree, self.origin, self.extra_keys = root, tree, origin, extra_keys
+        self.misspelt: set[str | None] = set()
+        """Fields that unknown keys are taken for: that one of them is missing is not told besides."""
 
     def read(self, details: list[dict[str, Any]]) -> list[Problem]:
+        groups = self._by_field(details[:MAX_DETAILS])
+        unknown = [d["path"] for group in groups.values() for d in group if d["type"] == "extra_forbidden"]
+        self.misspelt = {self._meant(path) for path in unknown}
         problems: list[Problem] = []
-        for path, group in self._by_field(details[:MAX_DETAILS]).items():
+        for path, group in groups.items():
             problems += self._problems_at(path, group)
         if len(details) > MAX_DETAILS:
             file = self.origin.where(()).rpartition(":")[0]
@@ -124,7 +129,7 @@ class _Reader:
     def _explain(self, path: FieldPath, detail: dict[str, Any]) -> list[Problem]:
         kind, context = detail["type"], detail.get("ctx", {})
         if kind == "missing":
-            return [self._missing(path)]
+            return [] if dotted(path) in self.misspelt else [self._missing(path)]
         if kind == "extra_forbidden":
             return [self._unknown(path)]
         if kind in EXPECTED:
@@ -164,21 +169,30 @@ class _Reader:
         return Problem("is missing", self.origin.where_missing(path), f"{fix} {explained}" if explained else fix)
 
     def _unknown(self, path: FieldPath) -> Problem:
-        parent = path[:-1]
-        keys = [*self._keys(parent), *(self.extra_keys if not parent else ())]
-        key = str(path[-1])
-        close = get_close_matches(key, keys, n=1)
-        elsewhere = nearest_path(dotted(path), self.root) if not close else None
+        parent, key = path[:-1], str(path[-1])
+        meant = self._meant(path)
         if key == "<<":
             hint = "YAML merge keys have no meaning here; `base:` lays one file over another. "
-        elif elsewhere == dotted(path):
+        elif meant == dotted(path):
             hint = "another `kind` has it. "
-        elif close or (elsewhere and not dotted(path).startswith(f"{elsewhere}.")):
-            hint = f"did you mean `{close[0] if close else elsewhere}`? "
+        elif meant and not dotted(path).startswith(f"{meant}."):
+            section, _, name = meant.rpartition(".")
+            hint = f"did you mean `{name if section == dotted(parent) else meant}`? "
         else:
             hint = ""
         where = f"`{dotted(parent)}` takes" if parent else "the top level takes"
-        return self._problem(path, f"unknown key `{shown(key)}`", f"{hint}{where}: {', '.join(keys)}.")
+        keys = ", ".join(self._known(parent))
+        return self._problem(path, f"unknown key `{shown(key)}`", f"{hint}{where}: {keys}.")
+
+    def _meant(self, path: FieldPath) -> str | None:
+        """The field that an unknown key is most like: one beside it, else one elsewhere."""
+        parent, key = path[:-1], str(path[-1])
+        close = get_close_matches(key, self._known(parent), n=1)
+        return dotted((*parent, close[0])) if close else nearest_path(dotted(path), self.root)
+
+    def _known(self, parent: FieldPath) -> list[str]:
+        """The keys that the mapping at `parent` may have."""
+        return [*self._keys(parent), *(self.extra_keys if not parent else ())]
 
     def _wrong_type(self, path: FieldPath, expected: str) -> Problem:
         value = self._value(path, None)

@@ -156,6 +156,34 @@ def test_missing_fields_are_told_at_the_mapping_they_are_missing_from(write: Wri
     problem_at(problems, f"{path}:1: train")
 
 
+def test_a_misspelt_key_is_told_once_not_as_missing_too(write: Writer) -> None:
+    path = write(
+        "a.yaml",
+        """\
+        name: a
+        model: {depth: [1], width: 8}
+        data: {dataset: digits}
+        optim: {optimizer: {learning_rate: 0.1}}
+        epochs: 3
+        train: {batchsize: 32, epoch: 3}
+        """,
+    )
+    problems = problems_of(lambda: load_experiment(path))
+    told = [(problem.what, str(problem.fix).split("?")[0]) for problem in problems]
+    assert told == [
+        ("unknown key `depth`", "did you mean `depths`"),
+        ("unknown key `learning_rate`", "did you mean `lr`"),
+        ("unknown key `epochs`", "did you mean `train.epochs`"),
+        ("unknown key `batchsize`", "did you mean `batch_size`"),
+        ("unknown key `epoch`", "did you mean `epochs`"),
+    ]
+
+
+def test_what_an_unknown_key_is_not_taken_for_is_told_as_missing(plain: dict[str, Any]) -> None:
+    problems = problems_of(lambda: experiment_from_dict(apply_overrides(plain, {"optim.clip": {"kinds": "norm"}})))
+    assert [problem.what for problem in problems] == ["is missing", "unknown key `kinds`"]
+
+
 def test_everything_wrong_with_a_file_is_told_at_once_each_at_its_line(write: Writer) -> None:
     path = write(
         "a.yaml",

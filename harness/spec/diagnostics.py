@@ -173,6 +173,9 @@ class _Reader:
         meant = self._meant(path)
         if key == "<<":
             hint = "YAML merge keys have no meaning here; `base:` lays one file over another. "
+        elif meant == dotted(path) and "." in key:
+            section, _, name = meant.rpartition(".")
+            hint = f"dotted paths are for overrides: write `{name}:` under `{section}:`. "
         elif meant == dotted(path):
             hint = "another `kind` has it. "
         elif meant and not dotted(path).startswith(f"{meant}."):
@@ -185,8 +188,10 @@ class _Reader:
         return self._problem(path, f"unknown key `{shown(key)}`", f"{hint}{where}: {keys}.")
 
     def _meant(self, path: FieldPath) -> str | None:
-        """The field that an unknown key is most like: one beside it, else one elsewhere."""
+        """The field that an unknown key is most like: its own dotted path, else one beside it, else one elsewhere."""
         parent, key = path[:-1], str(path[-1])
+        if "." in key and dotted(path) in field_paths(self.root):
+            return dotted(path)
         close = get_close_matches(key, self._known(parent), n=1)
         return dotted((*parent, close[0])) if close else nearest_path(dotted(path), self.root)
 

@@ -22,6 +22,7 @@ WRONG = [
     ),
     ("epochs", 5, "unknown key `epochs`", "did you mean `train.epochs`?"),
     ("modell", {}, "unknown key `modell`", "did you mean `model`?"),
+    ("optim.schedule.min_lr", 0.1, "unknown key `min_lr`", "another `kind` has it."),
     ("model.<<", {}, "unknown key `<<`", "`base:`"),
     ("model.dropout", 1.5, "1.5 is out of range: it must be below 1", "Off: 0."),
     ("model.dropout", -0.1, "it must be at least 0", "Probability"),
@@ -154,6 +155,20 @@ def test_missing_fields_are_told_at_the_mapping_they_are_missing_from(write: Wri
     problem_at(problems, f"{path}:5: optim.optimizer.lr")
     problem_at(problems, f"{path}:1: data")
     problem_at(problems, f"{path}:1: train")
+
+
+@pytest.mark.parametrize(
+    ("key", "nested"),
+    [
+        ("model.width", "write `width:` under `model:`."),
+        ("optim.optimizer.lr", "write `lr:` under `optim.optimizer:`."),
+        ("augment.cutmix", "write `cutmix:` under `augment:`."),
+    ],
+)
+def test_a_dotted_path_as_a_key_is_told_how_to_nest(plain: dict[str, Any], key: str, nested: str) -> None:
+    (problem,) = problems_of(lambda: experiment_from_dict(plain | {key: 0.1}))
+    assert problem.what == f"unknown key `{key}`"
+    assert str(problem.fix).startswith(f"dotted paths are for overrides: {nested}")
 
 
 def test_a_misspelt_key_is_told_once_not_as_missing_too(write: Writer) -> None:

@@ -50,12 +50,19 @@ def _verdicts(report: StudyReport) -> list[str]:
         sentences.append(f"Better than the base: {_arms(helps)}.")
     if same := having("no relevant difference"):
         sentences.append(f"No relevant difference (within ±{100 * (report.margin or 0):.2f} points): {_arms(same)}.")
-    if unclear := having("inconclusive"):
+    if unclear := [arm for arm in having("inconclusive") if _has_interval(arm)]:
         sentences.append(f"Inconclusive: {_arms(unclear)}.")
         sentences += _power(report)
+    if unjudged := [arm for arm in others if not _has_interval(arm)]:
+        sentences.append(f"No verdict: {_arms(unjudged)}.")
     if report.margin is None:
         sentences.append("The study sets no margin, so no difference can be called irrelevant.")
     return sentences
+
+
+def _has_interval(arm: Arm) -> bool:
+    """Without one there is nothing that more seeds, or another margin, would make conclusive."""
+    return arm.difference is not None and arm.difference.interval is not None
 
 
 def _arms(arms: Sequence[Arm]) -> str:

@@ -15,6 +15,7 @@ from harness.errors import InputError, Problem
 from harness.reporting import words
 from harness.reporting.answer import METRIC, answer
 from harness.reporting.model import Arm, StudyReport
+from harness.reporting.runs import verdict_of
 from harness.tracking import media
 from harness.tracking.journal import Journal
 from harness.tracking.mirror import config, summary
@@ -222,7 +223,7 @@ def _row(arm: Arm) -> list[str]:
     row.append(words.percent_interval(last.interval))
     if difference is None:
         return [*row, "base", ""]
-    return [*row, words.with_half(words.points(difference.mean), difference.interval), difference.verdict]
+    return [*row, words.with_half(words.points(difference.mean), difference.interval), verdict_of(arm)]
 
 
 # --- held against the records ------------------------------------------------------------------

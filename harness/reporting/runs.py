@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.reporting import conditions, words
-from harness.reporting.model import Run, RunsReport, Score
+from harness.reporting.model import Arm, Run, RunsReport, Score
 from harness.reporting.scrub import scrub, scrubbed
 from harness.spec.paths import resolved
 from harness.tracking.record import Record, Scores
@@ -114,6 +114,15 @@ def statuses(runs: Iterable[Run]) -> str:
     """How many runs have which status: 3 diverged and 1 missing."""
     counts = Counter(run.status.replace("_", " ") for run in runs)
     return words.listed([f"{number} {status}" for status, number in sorted(counts.items())])
+
+
+def verdict_of(arm: Arm) -> str:
+    """As a table has it. Without an interval there is none: where no run counts stands what became of them instead."""
+    if arm.difference is None:
+        return ""
+    if arm.difference.interval:
+        return arm.difference.verdict
+    return words.NONE if arm.last.n else statuses(arm.runs)
 
 
 def shown_path(path: Path) -> str:

@@ -12,6 +12,7 @@ from harness.reporting.factors import Grid
 from harness.reporting.images import ClassAccuracy, ImageCount
 from harness.reporting.method import ARMS_BESIDE, METRIC, further_runs
 from harness.reporting.model import AgainstPublished, Arm, Interaction, Ladder, Run, RunCard, Step, StudyReport
+from harness.reporting.runs import verdict_of
 from harness.reporting.statistics import Interval, Summary
 
 BASE = "base"
@@ -101,7 +102,7 @@ def _to_base(arm: Arm) -> Cell:
 def _verdict(arm: Arm) -> Cell:
     if arm.difference is None:
         return Cell("")
-    return Cell(arm.difference.verdict + (" †" if arm.difference.welch_differs else ""), arm.difference.verdict)
+    return Cell(verdict_of(arm) + (" †" if arm.difference.welch_differs else ""), arm.difference.verdict)
 
 
 def _to_published(arm: Arm) -> Cell:
@@ -244,7 +245,8 @@ def _contrast_columns(of: Callable[[Any], Contrast], head: str) -> list[tuple[Co
 
 
 def _contrast_verdict(contrast: Contrast, verdict: str) -> Cell:
-    return Cell(verdict + (" †" if contrast.welch_differs else ""), verdict)
+    shown = verdict + (" †" if contrast.welch_differs else "") if contrast.interval else words.NONE
+    return Cell(shown, verdict)
 
 
 def grid(report: StudyReport, cells: Grid) -> Table:

@@ -65,7 +65,7 @@ def print_outcome(study: Study, outcome: Outcome, paths: Sequence[Path], runs_di
             accuracy(arm["mean"]),
             _points(difference and difference["mean"]),
             _interval(difference and difference["interval"]),
-            (difference and difference["verdict"]) or ("the base" if difference is None else "–"),
+            "the base" if difference is None else difference["verdict"] if difference["interval"] else "–",
         )
     console.print()
     console.print(shown)

@@ -86,6 +86,25 @@ def test_troubles_are_told(troubled_report: StudyReport) -> None:
     assert "Git commit: 0123456789 (15 runs), ffffffffff (3 runs)." in flat
 
 
+def test_an_arm_without_an_interval_is_not_called_inconclusive(troubled_report: StudyReport) -> None:
+    """More seeds make "inconclusive" conclusive; an arm whose runs all diverged they do not."""
+    text = render(troubled_report, "md")
+    result = text.split("## Result")[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.splitlines() if "|" in line]
+    shown = {row[0].split("`")[1]: row[5] for row in rows[2:9]}
+    assert shown == {
+        "small": "", "no_se": "inconclusive", "no_cutmix": "helps", "no_lookahead": "inconclusive",
+        "no_clip": words.NONE, "no_crop_flip": "3 diverged", "constant_lr": "3 missing",
+    }  # fmt: skip
+    answer = " ".join(text.split("## Result")[0].split())
+    unclear, _, unjudged = answer.split("Inconclusive: ")[1].partition("No verdict: ")
+    assert "`no_se`" in unclear
+    assert "`no_crop_flip`" not in unclear
+    assert unjudged.startswith(
+        "`no_clip` (the arm has n = 1: no interval), `no_crop_flip` (the arm has no full-length run: 3 diverged) and "
+    )
+
+
 def test_it_reads_in_a_terminal(report: StudyReport, troubled_report: StudyReport) -> None:
     for text in (render(report, "md"), render(troubled_report, "md")):
         # What differs between arms and the devices' names take the room they take.

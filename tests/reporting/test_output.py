@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -422,6 +423,23 @@ def test_parameters_are_drawn_where_they_tell_arms_apart(store: Store, parameter
     fill(store, study, {"small": [0.7, 0.71, 0.72]}, trainable_parameters=1_000_000)
     fill(store, study, {"no_se": [0.6, 0.61, 0.62]}, trainable_parameters=parameters)
     assert figures.KINDS["parameters"].shows(build(study, store)) == shown
+
+
+@pytest.mark.parametrize(("accuracies", "beyond"), [([0.98, 1.0, 1.0], True), ([0.48, 0.5, 0.5], False)])
+def test_no_axis_of_accuracies_goes_far_beyond_100(store: Store, accuracies: list[float], beyond: bool) -> None:
+    study = make_study({"no_flip": {"augment.flip": False}})
+    fill(store, study, {"small": accuracies})
+    fill(store, study, {"no_flip": accuracies}, trainable_parameters=40_000)
+    report = build(study, store)
+    assert report.base.last.interval
+    assert (report.base.last.interval[1] > 1) == beyond
+    drawn = Figure()
+    figures.KINDS["parameters"].draw(report, drawn)
+    low, high = drawn.axes[0].get_ylim()
+    if beyond:
+        assert 100 < high < 100.3
+    else:
+        assert low < 100 * report.base.last.interval[0] < 100 * report.base.last.interval[1] < high
 
 
 def test_figures_carry_no_date(report: StudyReport) -> None:

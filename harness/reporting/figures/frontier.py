@@ -68,7 +68,14 @@ def draw(report: StudyReport, figure: Figure) -> None:
     ax.set_xlabel("trainable parameters" + (f" (budget {budget:,})" if budget else ""))
     ax.set_ylabel("accuracy, %")
     ax.margins(0.06, 0.08)
+    _end_at_100(ax)
     labels(ax, ends, shown, gap=0.055)
+
+
+def _end_at_100(ax: Axes) -> None:
+    """No accuracy is above 100 %: an interval that reaches beyond it (a t-interval knows no bounds) leaves the axes."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(top=min(high, 100 + 0.03 * (100 - low)))  # with room for a marker at 100
 
 
 def _drawn(report: StudyReport) -> list[Arm]:

@@ -97,6 +97,15 @@ def test_an_experiment_file_against_a_run_of_it(harness: Harness, folder: Path) 
     assert document["a"]["run_id"] is None
 
 
+def test_what_a_mapping_holds_is_shown_as_it_is_by_itself(harness: Harness, folder: Path) -> None:
+    """Words without quotes, nothing cut off: two schedules may differ in their last setting."""
+    (folder / "cycle.yaml").write_text("base: tiny.yaml\noptim: {schedule: {kind: one_cycle, anneal: linear}}\n")
+    shown = " ".join(harness("diff", "tiny.yaml", "cycle.yaml").out.split())
+    assert "kind: one_cycle" in shown
+    assert "anneal: linear}" in shown
+    assert "'" not in shown
+
+
 def test_a_table_of_two_runs_is_80_columns_wide(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     store = Store(Path("runs"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from harness.terminal.tables import table
 from harness.terminal.words import duration
 from harness.tracking.store import Store
 
-LONGEST = 60  # characters of a value
+LONGEST = 60  # characters of a value, or of one in a mapping
 SHORT = ("digest", "commit", "weights.")  # parts of fields that hold a digest: its beginning tells it from others
 
 
@@ -73,6 +73,8 @@ def _add(shown: Columns, title: str, found: Sequence[Difference], missing: str) 
 
 
 def _value(field: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_value(f'{field}.{key}', item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
         return value[:12] if any(part in field for part in SHORT) else value[:LONGEST]
     if isinstance(value, float) and field.endswith("accuracy"):

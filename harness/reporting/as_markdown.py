@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from harness.reporting import words
 from harness.reporting.document import (
     Block,
@@ -42,7 +44,7 @@ def _block(block: Block, document: Document) -> list[str]:
         case Table():
             return "\n\n".join("\n".join(_table(part)) for part in block.parts()).split("\n")
         case Figure(kind, caption):
-            line = f"![{caption}]({figure_path(document, kind)})"
+            line = f"![{caption}]({quote(figure_path(document, kind))})"
             return [LEFT_OUT[0], line, LEFT_OUT[1]] if kind == PICTURES else [line]
 
 

@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from markdown_it import MarkdownIt
@@ -382,6 +383,15 @@ def test_two_reports_in_one_folder_have_their_own_figures(report: StudyReport, t
     assert not set(first) & set(second)
     assert "(figures/other-curves.png)" in (tmp_path / "other.md").read_text()
     assert check(report, tmp_path / "other.md") is None
+
+
+@pytest.mark.parametrize("name", ["my report (2).md", "50% #1.md", "große Studie.md"])
+def test_figures_are_found_whatever_the_report_is_called(report: StudyReport, tmp_path: Path, name: str) -> None:
+    written = write(report, tmp_path / name)
+    tokens = MarkdownIt("commonmark").parse(written[0].read_text(encoding="utf-8"))
+    images = [child for token in tokens for child in token.children or () if child.type == "image"]
+    assert {tmp_path / unquote(str(image.attrs["src"])) for image in images} == set(written[1:])
+    assert check(report, tmp_path / name) is None
 
 
 def test_a_folder_is_no_report(report: StudyReport, tmp_path: Path) -> None:

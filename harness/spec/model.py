@@ -92,7 +92,7 @@ class Model(Spec):
             mistakes.append(("width", f"{list(self.widths)} {groups} width per group, or one number"))
         if len(self.kernel_sizes) != len(self.depths):
             mistakes.append(("kernel_size", f"{list(self.kernel_sizes)} {groups} kernel size per group, or one number"))
-        if self.se is not None and self.se.reduction > self.squeezed_channels:
+        if self.se is not None and self.widths and self.se.reduction > self.squeezed_channels:
             what = f"{self.se.reduction} is larger than the {self.squeezed_channels} channels it acts on"
             mistakes.append(("se.reduction", what))
         if self.stochastic_depth and self.shortcut == "none":

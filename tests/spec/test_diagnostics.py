@@ -95,6 +95,8 @@ def test_a_wrong_item_of_a_list_is_named(plain: dict[str, Any]) -> None:
     ("overrides", "path", "what"),
     [
         ({"model.width": [16]}, "model.width", "[16] for 2 groups"),
+        ({"model.width": [], "model.se": True}, "model.width", "[] for 2 groups"),
+        ({"model.kernel_size": [], "model.se": True}, "model.kernel_size", "[] for 2 groups"),
         ({"model.se": True, "model.width": 8}, "model.se.reduction", "16 is larger than the 8 channels"),
         ({"optim.optimizer.nesterov": True}, "optim.optimizer.nesterov", "needs momentum above 0"),
         ({"model.depths": [1] * 5}, "model.depths", "below one pixel"),

@@ -258,9 +258,9 @@ def grid(report: StudyReport, cells: Grid) -> Table:
 
     columns: list[tuple[Column, Callable[[int], Cell]]] = [
         (Column("row", f"{words.escape(cells.rows)} by {words.escape(cells.columns)}"),
-         lambda row: Cell(words.code(words.value_of(cells.row_values[row])), words.value_of(cells.row_values[row]))),
-        *((Column(f"{cells.columns}={words.value_of(value)}", words.value_of(value), right=True), shown(column))
-          for column, value in enumerate(cells.column_values)),
+         lambda row: name(words.value_of(cells.row_values[row]))),
+        *((Column(f"{cells.columns}={value}", words.code(value), right=True), shown(column))
+          for column, value in enumerate(map(words.value_of, cells.column_values))),
     ]  # fmt: skip
     return table(f"grid {cells.rows} x {cells.columns}", columns, range(len(cells.row_values)))
 

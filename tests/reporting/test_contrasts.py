@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,15 @@ def test_a_third_field_gives_a_matrix_for_each_of_its_values() -> None:
 
 
 # --- in the report ---
+
+
+def test_the_values_of_a_grid_are_no_markup(store: Store) -> None:
+    report = build(make_study(grid_of((32, 64, 128), (0.1, 0.2))), store)
+    odd = replace(report.grids[0], row_values=("_a_", "b", "c"), column_values=("*x* <y>", "__z__"))
+    page = render(replace(report, grids=(odd,)), "html")
+    heads = '<th class="number"><code>*x* &lt;y&gt;</code></th><th class="number"><code>__z__</code></th>'
+    assert heads in page
+    assert "<td><code>_a_</code></td>" in page
 
 
 def test_the_report_holds_interactions_ladders_and_grids(store: Store) -> None:

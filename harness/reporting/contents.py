@@ -8,6 +8,7 @@ from harness.reporting import figures, method, tables, words
 from harness.reporting.answer import answer
 from harness.reporting.document import Block, Commands, Document, Figure, Heading, Items, Paragraph, Quote
 from harness.reporting.model import RunCard, RunsReport, StudyReport
+from harness.reporting.statistics import Comparison
 
 
 def document_of(report: StudyReport | RunsReport) -> Document:
@@ -81,7 +82,7 @@ def _result_notes(report: StudyReport) -> list[str]:
             + _verdict_rule(report)
         )
     if differing := [arm for arm in report.arms if arm.difference and arm.difference.welch_differs]:
-        told = [f"{words.code(arm.name)}: {arm.difference.welch.verdict}" for arm in differing if arm.difference]
+        told = [f"{words.code(arm.name)}: {_welch_says(arm.difference)}" for arm in differing if arm.difference]
         notes.append(f"† Welch with Holm, which does not assume equal spreads, would say: {'; '.join(told)}.")
     notes += [f"‡ {words.code(arm.name)}: {words.escape('; '.join(arm.marks))}." for arm in report.arms if arm.marks]
     reasons: dict[str, list[str]] = {}
@@ -91,6 +92,12 @@ def _result_notes(report: StudyReport) -> list[str]:
             reasons.setdefault(reason, []).append(words.code(arm.name))
     notes += [f"{words.listed(names)}: {reason}." for reason, names in reasons.items()]
     return [*notes, _costs(report)]
+
+
+def _welch_says(difference: Comparison) -> str:
+    if difference.welch.p is None:  # the interval's spread is that of the other arms
+        return "nothing, for its runs are all equal and so are the base's"
+    return difference.welch.verdict
 
 
 def _verdict_rule(report: StudyReport) -> str:

@@ -165,8 +165,7 @@ def sensitivity(report: StudyReport) -> Table:
         (Column("sign_flip_p", "flip p", right=True), lambda arm: p_value(_paired(arm).sign_flip_p, _paired(arm).n)),
         (Column("correlation", "corr.", right=True), _correlation),
         (Column("welch_holm_p", "Welch p", right=True), lambda arm: p_value(_compared(arm).welch.p_holm, arm.last.n)),
-        (Column("welch_verdict", "Welch with Holm"),
-         lambda arm: Cell(_compared(arm).welch.verdict, _compared(arm).welch.verdict)),
+        (Column("welch_verdict", "Welch with Holm"), _welch_verdict),
     ]  # fmt: skip
     return table("sensitivity", columns, [arm for arm in report.arms if arm.difference and arm.paired])
 
@@ -177,6 +176,11 @@ def _paired(arm: Arm) -> Any:
 
 def _compared(arm: Arm) -> Any:
     return arm.difference
+
+
+def _welch_verdict(arm: Arm) -> Cell:
+    welch = _compared(arm).welch
+    return Cell(words.NONE if welch.p is None else welch.verdict, welch.verdict)
 
 
 def _correlation(arm: Arm) -> Cell:

@@ -107,6 +107,17 @@ def test_an_arm_without_an_interval_is_not_called_inconclusive(troubled_report: 
     )
 
 
+def test_welch_says_nothing_of_runs_that_are_all_equal(store: Store) -> None:
+    """The verdict's spread is pooled over all arms; Welch has that of these two alone, and they have none."""
+    study = make_study({"no_se": {"model.se": False}, "no_flip": {"augment.flip": False}})
+    fill(store, study, {"small": [0.70] * 3, "no_se": [0.75] * 3, "no_flip": [0.70, 0.71, 0.72]})
+    text = render(build(study, store), "md")
+    assert "would say: `no_se`: nothing, for its runs are all equal and so are the base's." in " ".join(text.split())
+    sensitivity = text.split("## Sensitivity")[1].splitlines()
+    (row,) = [line for line in sensitivity if line.startswith("| `no_se`") and "±" not in line][:1]
+    assert row.split("|")[-2].strip() == words.NONE
+
+
 def test_it_reads_in_a_terminal(report: StudyReport, troubled_report: StudyReport) -> None:
     for text in (render(report, "md"), render(troubled_report, "md")):
         # What differs between arms and the devices' names take the room they take.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import torch.nn.functional as F
 
 from harness import reporting
 from harness.errors import InputError
+from harness.events import Ended, Observer
 from harness.options import AblateOptions, RunOptions
 from harness.runner import run
 from harness.spec.ablation import load_study
 from harness.spec.documents import load_experiment
 from harness.spec.identity import awaits_teacher, run_id
+from harness.stop import Stop
 from harness.study.ablate import ablate
+from harness.study.executor import Job
 from harness.study.plan import make_plan
 from harness.teacher import load_network, resolve, resolve_study, to_train
 from harness.tracking.store import Store
@@ -151,6 +155,42 @@ def test_a_teacher_can_be_interrupted_and_goes_on(school: Path, harness: Harness
     assert stopped.code == 75, stopped.err
     assert [record.name for record in Store(Path("runs")).records()] == ["teacher"]
     assert harness("run", "student.yaml").code == 0
+
+
+class Ending:
+    """An executor whose runs end at once, all in the same way."""
+
+    slots = 1
+
+    def __init__(self, status: str, message: str):
+        self.status, self.message = status, message
+
+    def conditions(self, precision: str) -> tuple[str, str]:
+        return "cpu", "fp32"
+
+    def execute(
+        self, jobs: Sequence[Job], observer: Observer, stop: Stop, *, fail_fast: bool = False
+    ) -> dict[str, str]:
+        for job in jobs:
+            observer(Ended(job.run_id, self.status, self.message))
+        return {job.run_id: self.status for job in jobs}
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [("interrupted", "the disk is full"), ("refused", "made under another torch"), ("killed", "signal SIGKILL")],
+)
+def test_why_a_teacher_could_not_be_trained(
+    school: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch, status: str, message: str
+) -> None:
+    """Nobody stopped it: so it is a failure, exit 1, and its last word is told."""
+    monkeypatch.setattr("harness.study.ablate.executor_for", lambda options: Ending(status, message))
+    (school / "study.yaml").write_text(
+        "name: study\nbase: tiny.yaml\narms: {taught: {loss.distill: {teacher: teacher.yaml}}}\n"
+    )
+    result = harness("ablate", "study.yaml")
+    told = f"the teacher, teacher (seed 0), ended as {status}, and no arm can learn from it: {message}"
+    assert (result.code, told in result.err) == (1, True), result.err
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def ablate(
     Raises:
         InputError: an arm is over its budget, there is no such device, the runs folder can't be written or has no
             room, data is missing, or a run was made on other hardware (unless `any_device`); nothing ran.
-        RunFailed: a teacher was killed or could not start, or failed under `fail_fast`.
+        RunFailed: a teacher was killed, could not start or could not go on, or failed under `fail_fast`.
         Interrupted, TimeLimitReached: stopped on purpose; every run under way saved its state.
     """
     options = options or AblateOptions()
@@ -123,7 +123,7 @@ def train_teachers(study: Study, options: AblateOptions, observer: Observer, sto
         The plan with all identities known, but for arms whose teacher failed.
 
     Raises:
-        RunFailed: a teacher was killed or could not start, or failed under `fail_fast`.
+        RunFailed: a teacher was killed, could not start or could not go on, or failed under `fail_fast`.
         InputError, Interrupted, TimeLimitReached: as `ablate`.
     """
     store = Store(options.run.runs_dir)
@@ -172,14 +172,23 @@ def _train_teacher(run: PlannedRun, study: AblateOptions, store: Store, observer
     _check_data([run], options.data_dir)
     store.ensure_writable()
     job = Job(_id(run), run.arm.spec, run.seed, replace(options, fresh=False, patient=False))
+    observer, why = unbreakable(observer), ""
+
+    def listen(event: Event) -> None:
+        nonlocal why
+        if isinstance(event, Ended):
+            why = event.message
+        observer(event)
+
     with stop.on_signals():
-        statuses = executor.execute([job], unbreakable(observer), stop)
+        statuses = executor.execute([job], listen, stop)
     _mark_killed(statuses, store)
     status = statuses.get(_id(run), "interrupted")
-    if status == "interrupted":
+    if status == "interrupted" and (stop() or not why):
         raise _teacher_left(run, options, stop)
     if status == "killed" or status not in FINISHED | FAILED | {"busy"}:
-        raise RunFailed(f"the teacher, {run.arm.name} (seed {run.seed}), ended as {status}: no arm can learn from it")
+        what = f"the teacher, {run.arm.name} (seed {run.seed}), ended as {status}, and no arm can learn from it"
+        raise RunFailed(f"{what}: {why}" if why else what)
     return status
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.errors import InputError, Problem
 from harness.spec.ablation_file import MAX_SEEDS, AblationFile, Reference
 from harness.spec.arm import Arm, Matched, Placement, Section
 from harness.spec.cells import grid_drafts, zip_drafts
 from harness.spec.composition import base_of, compose, parse_overrides, read_base
-from harness.spec.diagnostics import checked
+from harness.spec.diagnostics import checked, show
 from harness.spec.documents import accept, refuse_other_kind
 from harness.spec.drafts import children, ladder_drafts, misplaced, named_drafts, overrides_of
 from harness.spec.expansion import Expansion
+from harness.spec.experiment import ExperimentSpec
+from harness.spec.fields import field_paths
 from harness.spec.naming import labels
 from harness.spec.origin import Origin, Override
 from harness.spec.solving import Solved, solvable_problem
@@ -71,7 +74,8 @@ def load_study(
     """
     document = read_document(file)
     refuse_other_kind(document, "ablation")
-    written, problems = checked(AblationFile, document.root.plain(), Origin(document.root))
+    tree = document.root.plain()
+    written, problems = checked(AblationFile, tree, Origin(document.root), hints=_hints(tree))
     problems = [*document.problems, *problems, *_name_problems(document), *_seed_problems(seeds)]
     shared = [*_file_overrides(document, problems), *_given_overrides(overrides, problems)]
     solved = _solved(document, problems)
@@ -101,6 +105,19 @@ def _as_written(overrides: Sequence[str], seeds: int | None) -> tuple[str, ...]:
     """The options of the command line that lead to the same study."""
     given = [word for override in overrides for word in ("--override", override)]
     return (*given, *(("--seeds", str(seeds)) if seeds is not None else ()))
+
+
+def _hints(tree: dict[str, Any]) -> dict[str, str]:
+    """For fields of the experiment that stand among the study's own keys: `train: {epochs: 3}`, `train.epochs: 3`."""
+    hints = {}
+    for key, value in tree.items():
+        path = key
+        while isinstance(value, dict) and value:
+            name, value = next(iter(value.items()))
+            path = f"{path}.{name}"
+        if path in field_paths(ExperimentSpec) and "." in path:
+            hints[key] = f"for all arms, the base too, write `overrides: {{{path}: {show(value)}}}`."
+    return hints
 
 
 def _base(document: Document, problems: list[Problem]) -> Document | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -43,10 +44,19 @@ OTHER_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false", "none
 
 
 def problems_of(
-    error: ValidationError, root: type[BaseModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...] = ()
+    error: ValidationError,
+    root: type[BaseModel],
+    tree: Any,
+    origin: Origin,
+    extra_keys: tuple[str, ...] = (),
+    hints: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Problem]:
-    """All mistakes `error` holds. `tree` is what was validated; `extra_keys` are top-level keys a file may have too."""
-    reader = _Reader(root, tree, origin, extra_keys)
+    """All mistakes `error` holds.
+
+    `tree` is what was validated; `extra_keys` are top-level keys a file may have too; `hints` say of other ones what is
+    meant by them.
+    """
+    reader = _Reader(root, tree, origin, extra_keys, hints)
     return reader.read([dict(detail) for detail in error.errors(include_url=False)])
 
 
@@ -64,8 +74,10 @@ def show(value: Any, limit: int = 60) -> str:
 
 
 class _Reader:
-    def __init__(self, root: type[BaseModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...]):
-        self.root, self.tree, self.origin, self.extra_keys = root, tree, origin, extra_keys
+    def __init__(
+        self, root: type[BaseModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...], hints: Mapping[str, str]
+    ):
+        self.root, self.tree, self.origin, self.extra_keys, self.hints = root, tree, origin, extra_keys, hints
         self.misspelt: set[str | None] = set()
         """Fields that unknown keys are taken for: that one of them is missing is not told besides."""
 
@@ -173,6 +185,8 @@ class _Reader:
         meant = self._meant(path)
         if key == "<<":
             hint = "YAML merge keys have no meaning here; `base:` lays one file over another. "
+        elif not parent and key in self.hints:
+            hint = f"{self.hints[key]} "
         elif meant == dotted(path) and "." in key:
             section, _, name = meant.rpartition(".")
             hint = f"dotted paths are for overrides: write `{name}:` under `{section}:`. "
@@ -301,10 +315,14 @@ def _hint_for_text(value: str, expected: str) -> str | None:
 
 
 def checked(
-    model: type[AnyModel], tree: Any, origin: Origin, extra_keys: tuple[str, ...] = ()
+    model: type[AnyModel],
+    tree: Any,
+    origin: Origin,
+    extra_keys: tuple[str, ...] = (),
+    hints: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[AnyModel | None, list[Problem]]:
-    """`tree` as a `model`, or None and what is wrong with it."""
+    """`tree` as a `model`, or None and what is wrong with it (see `problems_of`)."""
     try:
         return model.model_validate(tree), []
     except ValidationError as error:
-        return None, problems_of(error, model, tree, origin, extra_keys)
+        return None, problems_of(error, model, tree, origin, extra_keys, hints)

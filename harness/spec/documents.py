@@ -69,7 +69,7 @@ def kind_of(file: Path | Document) -> Kind:
     """Which kind of file this is; InputError if it can't be read at all.
 
     Told by the keys at the top level: the kind that more of them belong to, `name` and `base` belonging to both.
-    On a tie an experiment.
+    On a tie an ablation where one of them makes arms, else an experiment.
     """
     return kind_of_keys(read_document(file).root.value) or "experiment"
 

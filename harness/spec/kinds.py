@@ -14,10 +14,12 @@ Kind = Literal["experiment", "ablation"]
 SHARED = {"name", "base"}
 ABLATION_KEYS = set(AblationFile.model_fields) - SHARED
 EXPERIMENT_KEYS = set(ExperimentSpec.model_fields) - SHARED
+ARM_KEYS = {"arms", "leave_one_out", "add_one_in", "ladder", "grid", "zip"}
 
 
 def kind_of_keys(keys: Iterable[str]) -> Kind | None:
-    """The kind that more of the keys belong to, misspelt ones included; None on a tie.
+    """The kind that more of the keys belong to, misspelt ones included; on a tie an ablation where one makes arms, else
+    None.
 
     `name` and `base` belong to both: a file with nothing else is whatever it is taken for.
     """
@@ -25,7 +27,7 @@ def kind_of_keys(keys: Iterable[str]) -> Kind | None:
     ablation = sum(_belongs(key, ABLATION_KEYS, EXPERIMENT_KEYS) for key in keys)
     experiment = sum(_belongs(key, EXPERIMENT_KEYS, ABLATION_KEYS) for key in keys)
     if ablation == experiment:
-        return None
+        return "ablation" if ARM_KEYS.intersection(keys) else None
     return "ablation" if ablation > experiment else "experiment"
 
 

@@ -151,6 +151,14 @@ def test_a_mistake_is_told_at_its_line(write: Writer, line: str, where: str, wor
     tells_of_a_line(write, line, where, words)
 
 
+@pytest.mark.parametrize("line", ["train: {epochs: 3}", "train.epochs: 3"])
+def test_a_field_of_the_experiment_among_the_study_s_keys_is_told_where_it_goes(write: Writer, line: str) -> None:
+    path = write("study.yaml", f"name: study\nbase: plain.yaml\n{line}\narms: {{a: {{model.width: 8}}}}\n")
+    (problem,) = problems_of(lambda: load_study(path))
+    assert problem.where == f"{path}:3: {line.partition(':')[0]}"
+    assert "write `overrides: {train.epochs: 3}`" in str(problem.fix)
+
+
 def test_two_equal_arms_are_both_named(write: Writer) -> None:
     path = write(
         "study.yaml",

@@ -261,6 +261,8 @@ def test_an_override_is_read_back_and_leaves_its_input_alone(tree: dict[str, Any
         ("base: b.yaml\nleave_one_ot: {}\n", "ablation"),
         ("modle: {}\n", "experiment"),
         ("what: is this\n", "experiment"),
+        ("base: b.yaml\ntrain: {epochs: 3}\narms: {}\n", "ablation"),
+        ("base: b.yaml\ntrain: {epochs: 3}\nseeds: 3\n", "experiment"),
     ],
 )
 def test_the_kind_of_a_file_is_told_by_its_keys(write: Writer, text: str, kind: str) -> None:

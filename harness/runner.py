@@ -169,6 +169,9 @@ def _new_record(
     if earlier:
         record.timings, record.test_reads = earlier.timings, earlier.test_reads
         record.provenance["continued"] = [*earlier.provenance.get("continued", []), earlier.provenance.get("started")]
+        if options.study is None:  # a study's run stays one, whatever brings it to its end
+            record.study, record.arm = earlier.study, earlier.arm
+            record.provenance["planned_seeds"] = earlier.provenance.get("planned_seeds", [])
     return record
 
 

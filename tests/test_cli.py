@@ -362,6 +362,7 @@ def test_bad_options(harness: Harness) -> None:
         ("run", "tiny.yaml", "--time-limit", "9" * 400),
         ("run", "tiny.yaml", "--time-limit", ""),  # of a shell's variable that is not set
         ("ablate", "study.yaml", "--time-limit", ""),
+        ("run", "tiny.yaml", "--checkpoint-every", "nan"),
         ("run", "tiny.yaml", "--seed", str(2**63)),
         ("run", "tiny.yaml", "--seed", str(10**26)),
         ("run", "tiny.yaml", "--threads", str(10**26)),

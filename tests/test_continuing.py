@@ -87,6 +87,15 @@ def test_stopped_again_and_again_is_the_undisturbed_run(spec: ExperimentSpec) ->
     assert record.timings["total"] > stopped.timings["total"]
 
 
+def test_a_run_of_a_study_that_is_brought_to_its_end_by_itself_stays_the_study_s(spec: ExperimentSpec) -> None:
+    shutil.rmtree("runs")
+    interrupt(spec, 2, study="study", arm="tiny", planned_seeds=(0, 1))
+    runner.run(spec, options=options())
+    record = begun().read_record()
+    assert record.finished
+    assert (record.study, record.arm, record.provenance["planned_seeds"]) == ("study", "tiny", [0, 1])
+
+
 # --- damage ---
 
 

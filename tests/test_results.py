@@ -59,6 +59,14 @@ def test_what_the_search_found_is_told_as_its_report_has_it() -> None:
     assert [part.verdict for part in parts if part] == ["hurts"] * 3
 
 
+def test_what_three_times_the_training_changes_is_told_as_its_report_has_it() -> None:
+    arms = {arm.name: arm.difference for arm in document.report_of("small_longer").arms[1:]}
+    points = {name: round(100 * found.mean) for name, found in arms.items() if found and found.mean}
+    told = "at 18 epochs the clip costs {no_clip} points, Lookahead {no_lookahead} and the crop {no_crop}"
+    assert told.format(**points) in " ".join((ROOT / "README.md").read_text().split())
+    assert [found.verdict for found in arms.values() if found] == ["helps"] * 3
+
+
 def test_each_link_of_the_index_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (REPORTS / "README.md").read_text())
     assert links

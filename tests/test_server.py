@@ -17,11 +17,6 @@ from harness.study import server
 PROBLEMS = [Problem("one", "file:1"), Problem("two", "file:2", "mend it")]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _server() -> None:
-    server.start()
-
-
 class Unpicklable(Exception):
     def __init__(self, one: int, two: int):
         super().__init__("both")

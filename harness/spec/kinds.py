@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, get_args
 
 from harness.spec.ablation_file import AblationFile
+from harness.spec.arm import Section
 from harness.spec.experiment import ExperimentSpec
 
 Kind = Literal["experiment", "ablation"]
@@ -14,7 +15,6 @@ Kind = Literal["experiment", "ablation"]
 SHARED = {"name", "base"}
 ABLATION_KEYS = set(AblationFile.model_fields) - SHARED
 EXPERIMENT_KEYS = set(ExperimentSpec.model_fields) - SHARED
-ARM_KEYS = {"arms", "leave_one_out", "add_one_in", "ladder", "grid", "zip"}
 
 
 def kind_of_keys(keys: Iterable[str]) -> Kind | None:
@@ -27,7 +27,7 @@ def kind_of_keys(keys: Iterable[str]) -> Kind | None:
     ablation = sum(_belongs(key, ABLATION_KEYS, EXPERIMENT_KEYS) for key in keys)
     experiment = sum(_belongs(key, EXPERIMENT_KEYS, ABLATION_KEYS) for key in keys)
     if ablation == experiment:
-        return "ablation" if ARM_KEYS.intersection(keys) else None
+        return "ablation" if set(get_args(Section)).intersection(keys) else None
     return "ablation" if ablation > experiment else "experiment"
 
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.study import server
-
 if TYPE_CHECKING:
     from tests.wandb_backend.backend import Backend
 
@@ -53,12 +51,6 @@ class Result:
 
 
 Harness = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _server() -> None:
-    """As `ablate` starts it, before anything asks: a server that `plan` has started has not imported what runs use."""
-    server.start()
 
 
 @pytest.fixture(autouse=True)

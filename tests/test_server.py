@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -50,6 +51,12 @@ def test_the_answer_comes_from_another_process_that_has_torch() -> None:
     pid, total = server.ask(pid_and_sum, 1, 2, extra=3)
     assert (pid != os.getpid(), total) == (True, 6)
     assert server.ask(has_torch)
+
+
+def test_whoever_asks_first_starts_the_server_that_runs_are_forked_from() -> None:
+    """One that had not imported what they use would cost each run two seconds more, and could not be had otherwise."""
+    script = "from harness.study.server import ask; from tests.test_server import has_torch; assert ask(has_torch)"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_errors_arrive_whole() -> None:

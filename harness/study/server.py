@@ -77,7 +77,7 @@ def ask(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     So this process gets an answer that takes torch without importing torch: it stays small, and it starts and ends
     at once. Function, arguments and answer are pickled.
     """
-    context = multiprocessing.get_context("forkserver")
+    context = start()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, arguments, named), name=function.__name__)
     process.start()

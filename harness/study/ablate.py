@@ -110,6 +110,7 @@ def run_planned(plan: Plan, options: AblateOptions, observer: Observer, stop: St
                 break
             if not chosen:
                 wait_for_others(elsewhere, observer, stop)
+    store.sweep_claims()
     if stop.reason and (after.count("to_do") or after.count("running")):
         left = f"{after.count('done')} of {len(after.runs)} runs are done; {options.run.continue_with} to go on"
         raise (TimeLimitReached(f"time limit: {left}") if stop.reason == "time_limit" else Interrupted(left))

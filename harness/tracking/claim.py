@@ -175,6 +175,27 @@ def evict(path: Path, holder: Holder) -> bool:
     return False
 
 
+def sweep(folder: Path) -> None:
+    """Free what dead processes of this machine have claimed in `folder`, or were about to.
+
+    Who runs a run again succeeds its dead holder, but a run that was killed after its last word is never run again.
+    """
+    with contextlib.suppress(OSError, StorageError):  # as nothing depends on it
+        for path in folder.iterdir():
+            if path.name.startswith("."):
+                _drop_prepared(path)
+            elif (holder := look(path)) and holder.is_gone:
+                evict(path, holder)
+
+
+def _drop_prepared(path: Path) -> None:
+    """What `Claim.put_up` makes, where its process died before it was renamed."""
+    if Holder.parse(f"{path.name[1:]}~0").is_gone:
+        for name in os.listdir(path):
+            (path / name).unlink()
+        path.rmdir()
+
+
 # --- holding -----------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from harness.tracking.atomic import atomic_write_bytes as atomic_write_bytes
 from harness.tracking.atomic import atomic_write_text as atomic_write_text
 from harness.tracking.atomic import atomic_writer as atomic_writer
 from harness.tracking.atomic import storage_error
-from harness.tracking.claim import Holder, look, silence
+from harness.tracking.claim import Holder, look, silence, sweep
 from harness.tracking.record import FLAT_COLUMNS, RUN_ID, Record, flat_row, parse_record
 
 if TYPE_CHECKING:
@@ -259,6 +259,10 @@ class Store:
             return frozenset(os.listdir(self.root / CLAIMS))
         except OSError:
             return frozenset()
+
+    def sweep_claims(self) -> None:
+        """Drop the claims of this machine's dead processes."""
+        sweep(self.root / CLAIMS)
 
     @property
     def slurm_dir(self) -> Path:

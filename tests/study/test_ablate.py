@@ -18,6 +18,7 @@ from harness.spec.ablation import Study, load_study
 from harness.stop import Stop
 from harness.study.ablate import AblateOptions, Outcome, ablate
 from harness.study.plan import make_plan, to_json
+from harness.tracking import claim
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
 from tests.conftest import Harness
@@ -44,6 +45,18 @@ def test_study_from_nothing_to_done_and_again(study: Study) -> None:
     }
     again = ablate(study, AblateOptions(RUN), events.append)
     assert again.statuses == {}
+
+
+def test_a_run_killed_after_its_last_word_is_done_and_nobodys(study: Study) -> None:
+    """Nobody runs it again and would succeed its holder; the second of two kills at once can come then."""
+    done = ablate(study, AblateOptions(RUN, jobs=2)).plan.runs[0]
+    assert done.folder
+    path = done.folder.claim_path
+    assert not list(path.parent.iterdir())
+    path.mkdir()
+    (path / f"here~{claim.machine()}~{os.getpid()}~1~00000000~3").touch()  # this process began at another time
+    assert ablate(study, AblateOptions(RUN)).statuses == {}
+    assert not list(path.parent.iterdir())
 
 
 def test_runs_in_processes_equal_a_run_in_this_one(study: Study) -> None:

@@ -109,6 +109,25 @@ def test_a_study_killed_ten_times_ends_as_one_that_was_left_alone(folder: Path) 
 
 
 @pytest.mark.slow
+def test_a_run_killed_with_its_study_after_its_last_word_leaves_no_claim(folder: Path) -> None:
+    """Nobody runs it again, so nobody would succeed its holder."""
+    (folder / "study.yaml").write_text(STUDY)
+    command = ("ablate", "study.yaml", "--seeds", "2", "-o", "train.epochs=1", "--threads", "1")
+    process = spawn(folder, *command, hooked=True, TEST_LAST_WORD=str(folder / "said"))
+    process.communicate(timeout=180)
+    assert process.returncode == -signal.SIGKILL
+    wait_until(lambda: not processes_of(process.pid), "processes are left", 60)
+    store = Store(folder / "runs")
+    [done] = [found for found, record in store.entries() if record.finished]
+    assert look(done.claim_path)
+    process = spawn(folder, *command)
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, out + err
+    assert [record.status for record in store.records()] == ["completed"] * 4
+    assert not list((folder / "runs/.claims").iterdir())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("sections", "every"), [(EVERYTHING, 0.05), (IMPATIENT, 0.0)], ids=["everything", "impatient"])
 def test_a_run_killed_ten_times_gives_what_it_gives_undisturbed(
     tmp_path: Path, sections: dict[str, Any], every: float

@@ -18,7 +18,7 @@ import pytest
 
 from harness.errors import RunLost, StorageError
 from harness.tracking import claim
-from harness.tracking.claim import Claim, Held, Holder, Watch, acquire, evict, look, machine, silence
+from harness.tracking.claim import Claim, Held, Holder, Watch, acquire, evict, look, machine, silence, sweep
 
 FOREIGN = Holder.parse("far~0123456789ab~1~77~00000000~5")  # process 1 is there on every machine
 
@@ -214,6 +214,23 @@ def test_another_machine_with_a_heartbeat_keeps_its_run(path: Path) -> None:
     with pytest.raises(Held, match="process 1 on far"):
         acquire(path, patient=True, tell=lambda holder: threading.Timer(0.3, beaten, [path]).start(), stale_after=60)
     assert time.monotonic() - began < 10  # told by its first heartbeat, not after the whole time
+
+
+def test_what_the_dead_of_this_machine_left_is_swept_and_nothing_else(path: Path) -> None:
+    with holding(path) as process:
+        process.kill()
+    [dead] = path.iterdir()
+    prepared = path.with_name(f".{dead.name.rpartition('~')[0]}")  # it died while it claimed another run
+    prepared.mkdir()
+    (prepared / dead.name).touch()
+    put(path.with_name("foreign"), FOREIGN)
+    put(path.with_name(f".{FOREIGN.name.rpartition('~')[0]}"), FOREIGN)
+    put(path.with_name("notes"), "notes")
+    with acquire(path.with_name("alive")):
+        others = {one for one in path.parent.rglob("*") if one not in (path, dead, prepared, prepared / dead.name)}
+        sweep(path.parent)
+        assert set(path.parent.rglob("*")) == others
+    sweep(path.parent / "there is none")
 
 
 @pytest.mark.parametrize("name", ["", "notes", "a~b~c~d~e~f", "far~0123456789ab~1~77~00000000~"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.errors import InputError
 from harness.reporting.document import (
     Block,
     Commands,
@@ -21,6 +22,7 @@ from harness.reporting.inline import latex_escaped, to_latex
 
 LEFT_OUT = ("% pictures", "% /pictures")
 """Around what `check` does not compare."""
+NOT_IN_FILE_NAMES = frozenset(r"%#\{}~^$")
 # pdfTeX knows Latin letters; LuaLaTeX and XeLaTeX know what their font knows.
 PREAMBLE = r"""
 \documentclass[10pt]{article}
@@ -46,7 +48,14 @@ PREAMBLE = r"""
 
 
 def to_latex_document(document: Document) -> str:
-    """Ends with a newline; figures are the files beside it."""
+    """Ends with a newline; figures are the files beside it.
+
+    Raises:
+        InputError: LaTeX could not read the names of its figures' files.
+    """
+    if document.figures and (unreadable := NOT_IN_FILE_NAMES.intersection(document.name)):
+        what = f"LaTeX reads no figures from files with {' '.join(sorted(unreadable))} in their names"
+        raise InputError(what, where=document.name, fix="-o with another name")
     title = rf"\section*{{{latex_escaped(document.title)}}}"
     blocks = [line for block in document.blocks for line in ("", *_block(block, document))]
     return "\n".join([PREAMBLE, "", title, *blocks, "", r"\end{document}"]) + "\n"

@@ -405,6 +405,13 @@ def test_figures_are_found_whatever_the_report_is_called(report: StudyReport, tm
     assert check(report, tmp_path / name) is None
 
 
+def test_figures_that_latex_could_not_read_are_told_and_nothing_is_written(report: StudyReport, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^50% #1: LaTeX reads no figures from files with # % in their names"):
+        write(report, tmp_path / "50% #1.md", ["md", "tex"])
+    assert not list(tmp_path.iterdir())
+    assert write(report, tmp_path / "große Studie (2) & more_.tex")
+
+
 def test_a_folder_is_no_report(report: StudyReport, tmp_path: Path) -> None:
     for folder in (Path("."), tmp_path):
         with pytest.raises(InputError, match="this is a folder"):

@@ -253,6 +253,21 @@ def test_sbatch_that_refuses_is_exit_2(sbatch: Callable[[str, str], None], harne
     assert "Traceback" not in result.err
 
 
+def test_what_is_submitted_already_is_told_when_a_later_array_is_refused(
+    sbatch: Callable[[str, str], None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_slurm, "ARRAY", 2)
+    sbatch("sbatch", "if mkdir first; then echo Submitted batch job 12; else echo too many jobs >&2; exit 1; fi")
+    executor = SlurmExecutor(AblateOptions(RUN))
+    spec = load_study(folder / "study.yaml").base.spec
+    jobs = [Job(f"{index:010}", spec, index, RUN) for index in range(5)]
+    notes: list[Any] = []
+    with pytest.raises(InputError, match=r"too many jobs \(3 runs of 5 are not submitted\)") as caught:
+        executor._submit(jobs, notes.append)
+    assert "once it has ended, run the same command again to submit the rest" in str(caught.value)
+    assert [note.text.partition(";")[0] for note in notes] == ["2 runs submitted as Slurm job 12"]
+
+
 @pytest.mark.slow
 def test_results_of_other_hardware_are_not_taken_in_silence(
     sbatch: Callable[[str, str], None], harness: Harness

@@ -135,15 +135,22 @@ class SlurmExecutor:
             except (self.submitit.core.utils.FailedJobError, subprocess.SubprocessError, OSError) as error:
                 what = str(error).strip().splitlines()[-1]
                 fix = "--slurm says what to ask for; --device cpu asks for no GPU"
+                if submitted:
+                    self._tell_submitted(submitted, observer)
+                    what = f"{what} ({len(jobs) - len(submitted)} runs of {len(jobs)} are not submitted)"
+                    fix = f"what was submitted goes on; once it has ended, {self.continue_with} to submit the rest"
                 raise InputError(f"sbatch refuses: {what}", where="--executor slurm", fix=fix) from error
             for job, entry in zip(some, entries, strict=True):
                 atomic_write_text(self.store.slurm_job_path(job.run_id), entry.job_id)
                 submitted[job.run_id] = entry
             after = _ids(entries)
         if submitted:
-            text = f"{len(submitted)} runs submitted as {_named(submitted.values())}; logs: {self.store.slurm_dir}"
-            observer(Note(next(iter(submitted)), text))
+            self._tell_submitted(submitted, observer)
         return submitted
+
+    def _tell_submitted(self, submitted: dict[str, Any], observer: Observer) -> None:
+        text = f"{len(submitted)} runs submitted as {_named(submitted.values())}; logs: {self.store.slurm_dir}"
+        observer(Note(next(iter(submitted)), text))
 
     def _fill_in(self, job: Job) -> Job:
         options = replace(job.options, device=self.device, threads=self.threads, time_limit=None, patient=True)

@@ -105,6 +105,13 @@ def test_a_steps_kernels_are_summed_by_kind() -> None:
     assert [name for name, _ in found["longest"]] == list(seconds)
 
 
+def test_the_tuning_of_kernels_is_what_torch_knows() -> None:
+    """On a GPU its rung would end the whole ladder otherwise."""
+    assert not any(getattr(gpu.inductor, name) for name in gpu.TUNING)  # else it would be no rung
+    with gpu.inductor.patch(gpu.TUNING):
+        assert {name: getattr(gpu.inductor, name) for name in gpu.TUNING} == gpu.TUNING
+
+
 TRAINS = """
 import sys, time
 print("ready", flush=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._inductor import config as inductor
 from torch.utils.data import DataLoader
 
 from harness.spec.documents import load_experiment
@@ -31,7 +32,10 @@ from harness.training.mixing import mix_images
 from tests.benchmarks.loops import HandWritten, Listening, PillowImages
 from tests.benchmarks.measuring import ROOT, ROUNDS, Unavailable, data_dir, in_turn
 
-EAGER, GRAPH, COMPILE = "eager, loaded by 8 workers", "+ CUDA graph", "+ compile"
+EAGER, GRAPH, COMPILE, TUNED = "eager, loaded by 8 workers", "+ CUDA graph", "+ compile", "+ kernels tuned"
+TUNING = {"coordinate_descent_tuning": True, "max_autotune_pointwise": True}
+"""Of torch's inductor: its kernels, the sums of batch normalisation above all, are tried in more shapes. Not what the
+engine has: whether it should is what the rung is to tell."""
 FIRST = 16  # steps whose losses are compared: with and without CutMix, some of each are replayed ones
 STEPS = 391
 LOADER_STEPS = 40
@@ -39,6 +43,7 @@ WORKERS = 8
 LOADED_AHEAD = 3 * WORKERS  # batches; DataLoader loads two for each worker
 AGREE = 0.05  # relative, of the losses of the first steps in bf16
 STEM_MACS = 3 * 64 * 9 * 32 * 32
+PROFILES = (GRAPH, COMPILE, TUNED)
 PROFILED = 40  # steps
 LONGEST = 12  # kernels that are listed by name
 KINDS = {
@@ -54,7 +59,7 @@ KINDS = {
 
 
 def measure(rounds: int = ROUNDS) -> dict[str, Any]:
-    """The ladder, the card's matrix product, and what the steps of the last two rungs consist of."""
+    """The ladder, the card's matrix product, and what the steps of the last rungs consist of."""
     if not torch.cuda.is_available():
         raise Unavailable("there is no CUDA device")
     spec, split = subject()
@@ -62,7 +67,7 @@ def measure(rounds: int = ROUNDS) -> dict[str, Any]:
         ladder = Ladder(spec, split)
         agreement = ladder.check_agreement()
         measured = in_turn(ladder.arms, rounds)
-        profiles = {name: profile(ladder.trainings[name]) for name in (GRAPH, COMPILE) if name in ladder.trainings}
+        profiles = {name: profile(ladder.trainings[name]) for name in PROFILES if name in ladder.trainings}
     product = matrix_product()
     work = 2 * (3 * cost(spec).macs - STEM_MACS)
     batch = spec.train.batch_size
@@ -116,6 +121,8 @@ class Ladder:
         }
         if device.can_compile():
             self.arms[COMPILE] = self._engine(COMPILE, Training(compiled, 0, resident, hardware))
+            with inductor.patch(TUNING):
+                self.arms[TUNED] = self._engine(TUNED, Training(compiled, 0, resident, hardware))
 
     def _loop(self, name: str, losses: Iterator[Tensor], steps: int, loaded_ahead: int = 0) -> Callable[[], float]:
         self.losses[name] = [float(next(losses)) for _ in range(FIRST)]

@@ -67,6 +67,19 @@ def test_what_three_times_the_training_changes_is_told_as_its_report_has_it() ->
     assert [found.verdict for found in arms.values() if found] == ["helps"] * 3
 
 
+def test_what_is_left_without_the_clip_is_told_as_its_report_has_it() -> None:
+    arms = {arm.name: arm.difference for arm in document.report_of("small_unclipped").arms[1:]}
+    points = {name: 100 * found.mean for name, found in arms.items() if found and found.mean}
+    told = "Lookahead costs {no_lookahead:.1f} points at 18 epochs, CutMix {no_cutmix:.1f}, and of SE no difference"
+    assert told.format(**points) in " ".join((ROOT / "README.md").read_text().split())
+    verdicts = {name: (found.verdict, found.welch_differs) for name, found in arms.items() if found}
+    assert verdicts == {
+        "no_se": ("inconclusive", False),
+        "no_lookahead": ("helps", True),
+        "no_cutmix": ("helps", False),
+    }
+
+
 def test_each_link_of_the_index_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (REPORTS / "README.md").read_text())
     assert links

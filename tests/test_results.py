@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.reporting import words
 from tests.results import document
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +72,11 @@ def test_what_is_left_without_the_clip_is_told_as_its_report_has_it() -> None:
     arms = {arm.name: arm.difference for arm in document.report_of("small_unclipped").arms[1:]}
     points = {name: 100 * found.mean for name, found in arms.items() if found and found.mean}
     told = "Lookahead costs {no_lookahead:.1f} points at 18 epochs, CutMix {no_cutmix:.1f}, and of SE no difference"
-    assert told.format(**points) in " ".join((ROOT / "README.md").read_text().split())
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert told.format(**points) in readme
+    se = arms["no_se"]
+    assert se
+    assert f"no difference is found, {words.with_half(words.points(se.mean), se.interval)} without it" in readme
     verdicts = {name: (found.verdict, found.welch_differs) for name, found in arms.items() if found}
     assert verdicts == {
         "no_se": ("inconclusive", False),

@@ -23,6 +23,7 @@ from harness.reporting.inline import latex_escaped, to_latex
 LEFT_OUT = ("% pictures", "% /pictures")
 """Around what `check` does not compare."""
 NOT_IN_FILE_NAMES = frozenset(r"%#\{}~^$")
+"""What a name can't have that `\\includegraphics` is to read."""
 # pdfTeX knows Latin letters; LuaLaTeX and XeLaTeX know what their font knows.
 PREAMBLE = r"""
 \documentclass[10pt]{article}

@@ -180,8 +180,8 @@ def sweep(folder: Path) -> None:
 
     Who runs a run again succeeds its dead holder, but a run that was killed after its last word is never run again.
     """
-    with contextlib.suppress(OSError, StorageError):  # as nothing depends on it
-        for path in folder.iterdir():
+    for path in folder.glob("*"):
+        with contextlib.suppress(OSError, StorageError):  # of another user's, for example: nothing depends on it
             if path.name.startswith("."):
                 _drop_prepared(path)
             elif (holder := look(path)) and holder.is_gone:

@@ -183,7 +183,7 @@ def test_rows_for_a_frozen_wandb_never_wait_and_the_file_is_made_without_it(fold
     for _ in range(5 * background.WAITING_ROWS):  # more than fit into the queue and the socket
         for one in rows:
             mirror.log(one)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 2
     told = mirror.finish(DONE)
     assert told == Wandb(id="0123456789", state="offline, rebuilt from the journal: wandb did not answer for 0 s")
     assert read_mirror(folder).rows == rows
@@ -225,7 +225,7 @@ def test_a_process_that_takes_nothing_can_t_hold_up_the_rebuilding(folder: RunFo
     began = time.monotonic()
     with pytest.raises(RebuildFailed, match="writing it anew took more than 1 s"):
         background.rebuild(folder, DONE, {}, samples, seconds=1)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 5
 
 
 def test_an_online_mirror_that_is_incomplete_says_so(folder: RunFolder, played: Played) -> None:
@@ -348,7 +348,7 @@ def test_a_process_of_its_own_or_wandb_s_that_is_killed_or_stopped_costs_nothing
     )
     assert (done.returncode, done.stderr) == (0, "")
     seconds, state = done.stdout.splitlines()
-    assert float(seconds) < 3.0  # the patience of one row
+    assert float(seconds) < 2.0
     assert state.startswith("offline, rebuilt from the journal: ")
     assert read_mirror(folder).rows == Journal(folder.journal_path).rows()
     assert len(read_mirror(folder).rows) == 3

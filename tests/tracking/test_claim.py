@@ -233,6 +233,24 @@ def test_what_the_dead_of_this_machine_left_is_swept_and_nothing_else(path: Path
     sweep(path.parent / "there is none")
 
 
+def test_a_claim_that_cannot_be_freed_keeps_no_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = f"here~{machine()}~{os.getpid()}~1~00000000~3"  # this process began at another time
+    paths = [path.with_name(name) for name in ("one", "two", "three")]
+    assert all(put(one, dead).is_gone for one in paths)
+    tried: list[Path] = []
+
+    def refuse_the_first(one: Path, holder: Holder) -> bool:
+        tried.append(one)
+        if len(tried) == 1:
+            raise StorageError("another user's")
+        return evict(one, holder)
+
+    monkeypatch.setattr(claim, "evict", refuse_the_first)
+    sweep(path.parent)
+    assert sorted(tried) == sorted(paths)
+    assert list(path.parent.iterdir()) == tried[:1]
+
+
 @pytest.mark.parametrize("name", ["", "notes", "a~b~c~d~e~f", "far~0123456789ab~1~77~00000000~"])
 def test_a_damaged_claim_counts_as_one_of_an_unknown_host(path: Path, name: str) -> None:
     """One without any name is a folder that a dying process left empty: nobody's."""

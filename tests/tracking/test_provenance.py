@@ -88,13 +88,13 @@ def test_a_git_that_hangs_is_given_up(package: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(provenance, "GIT_SECONDS", 0.2)
     start = time.perf_counter()
     assert provenance.checkout(package)["git_commit"] is None
-    assert time.perf_counter() - start < 15
+    assert time.perf_counter() - start < 2
 
 
 def test_everything_is_there_and_quick() -> None:
-    start = time.process_time()
+    start = time.perf_counter()
     found = provenance.collect(["harness", "run", "experiments/baseline.yaml"])
-    assert time.process_time() - start < 0.3
+    assert time.perf_counter() - start < 0.3
     assert found["command"] == ["harness", "run", "experiments/baseline.yaml"]
     assert found["python"] == sys.version.split()[0]
     assert {"torch", "numpy", "wandb", "budget-ablation-harness"} <= found["packages"].keys()

@@ -306,7 +306,7 @@ def test_a_server_that_does_not_answer_costs_the_time_limit(store: Store, backen
     backend.freeze("UpsertBucket")
     began = time.monotonic()
     (given_up,) = synced(folder, time_limit=4.0)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 10
     assert (given_up.arrival.outcome, given_up.arrival.reason) == ("failed", "not done within 4 s")
 
 

@@ -19,7 +19,8 @@ from typing import Any
 def log_completions(store: ModuleType) -> None:
     """One line, "run id, process", in $TEST_COMPLETIONS for each record of a finished run that is written.
 
-    With $TEST_LAST_WORD, a file that is not there yet, the first such word is the last: of the run and of its study.
+    With $TEST_LAST_WORD, a file that is not there yet, the first such word is the last, of the run, whose id is
+    written there, and of its study.
     """
     write_record = store.RunFolder.write_record
 
@@ -29,7 +30,9 @@ def log_completions(store: ModuleType) -> None:
             with open(os.environ["TEST_COMPLETIONS"], "a") as log:
                 log.write(f"{record.run_id} {os.getpid()}\n")
         if record.finished and "TEST_LAST_WORD" in os.environ:
-            with contextlib.suppress(FileExistsError), open(os.environ["TEST_LAST_WORD"], "x"):
+            with contextlib.suppress(FileExistsError), open(os.environ["TEST_LAST_WORD"], "x") as said:
+                said.write(record.run_id)
+                said.flush()
                 os.kill(os.getsid(0), signal.SIGKILL)
                 os.kill(os.getpid(), signal.SIGKILL)
 

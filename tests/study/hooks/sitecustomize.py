@@ -19,8 +19,8 @@ from typing import Any
 def log_completions(store: ModuleType) -> None:
     """One line, "run id, process", in $TEST_COMPLETIONS for each record of a finished run that is written.
 
-    With $TEST_LAST_WORD, a file that is not there yet, the first such word is the last, of the run, whose id is
-    written there, and of its study.
+    With $TEST_LAST_WORD, a file that is not there yet, the first such record is the last thing done by its run and by
+    its study: both are killed, and the file has the run's id.
     """
     write_record = store.RunFolder.write_record
 

@@ -140,9 +140,6 @@ def _connect_mirror() -> Connection | None:
 
 def _work(job: Job, sender: Connection, mirror: Connection | None) -> None:
     """In the worker: one run, its events sent to the parent; a parent that is gone stops the run."""
-    server.heed_interrupts()
-    server.follow_parent()
-    mirror_process.inherit(mirror)
     stop = Stop(job.options.time_limit)
 
     def send(event: Event) -> None:
@@ -151,7 +148,14 @@ def _work(job: Job, sender: Connection, mirror: Connection | None) -> None:
         except OSError:  # the parent is dead
             stop.reason = "signal"
 
-    send(perform(job, send, stop))
+    ended = Ended(job.run_id, "interrupted", "before its first step")
+    with contextlib.suppress(KeyboardInterrupt):  # one that came while this process was forked, above all
+        server.heed_interrupts()
+        server.follow_parent()
+        mirror_process.inherit(mirror)
+        ended = perform(job, send, stop)
+    server.ignore_interrupts()  # the rest is short, and a second Ctrl-C would print where it ended
+    send(ended)
 
 
 def _pass_on_events(working: list[Worker], observer: Observer, seconds: float = 0.25) -> None:

@@ -56,6 +56,11 @@ def heed_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def ignore_interrupts() -> None:
+    """In such a process, once its work is done: what is left of it ends by itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def follow_parent() -> None:
     """In such a process: once the command that asked for it is dead, save the state and end, as on SIGTERM.
 

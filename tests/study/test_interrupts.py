@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.events import Event, Stepped
-from harness.spec.ablation import Study
+from harness.events import Ended, Event, Stepped
+from harness.spec.ablation import Study, load_study
 from harness.stop import Stop
+from harness.study import local, server
 from harness.study.ablate import AblateOptions, ablate
 from harness.study.executor import Job
 from harness.study.local import LocalExecutor
@@ -89,16 +92,48 @@ def test_ctrl_c_in_a_run_says_how_to_go_on(folder: Path) -> None:
     assert record.status == "interrupted"
 
 
-def test_a_worker_heeds_an_interrupt_of_its_own(study: Study) -> None:
+def test_a_worker_heeds_an_interrupt_of_its_own(folder: Path) -> None:
     """Although the server that it was forked from is deaf to it: a second Ctrl-C is to end it at once."""
+    long_study = load_study(folder / "study.yaml", ["train.epochs=3000"])
 
     def interrupt(event: Event) -> None:
         if isinstance(event, Stepped):
             for child in multiprocessing.active_children():
                 os.kill(int(child.pid or 0), signal.SIGINT)
 
-    outcome = ablate(study, AblateOptions(RUN), interrupt)
+    outcome = ablate(long_study, AblateOptions(RUN), interrupt)
     assert set(outcome.statuses.values()) == {"interrupted"}
+
+
+def interrupted_while_forked(job: Job, sender: Connection) -> None:
+    os.kill(os.getpid(), signal.SIGINT)  # held back until the worker heeds it
+    local._work(job, sender, None)
+
+
+def interrupted_at_its_end(job: Job, sender: Connection) -> None:
+    local._work(job, sender, None)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [(interrupted_while_forked, "interrupted"), (interrupted_at_its_end, "completed")]
+)
+def test_ctrl_c_just_before_or_after_a_worker_s_work_is_no_crash(study: Study, target: Any, status: str) -> None:
+    """It would be told as one, and print a traceback."""
+    job = Job(make_plan(study, Store(Path("runs"))).runs[0].run_id or "", study.base.spec, 0, RUN)
+    context = server.start()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(job, sender))
+    process.start()
+    sender.close()
+    events: list[Event] = []
+    with suppress(EOFError):
+        while True:
+            events.append(receiver.recv())
+    process.join()
+    assert process.exitcode == 0
+    assert isinstance(events[-1], Ended)
+    assert events[-1].status == status
 
 
 INTERRUPTED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def run(
     # Data that is missing or damaged is told before anything is written, even the runs folder.
     split = None if not options.fresh and _is_finished(folder) else load_split(spec, options.data_dir)
     store.ensure_writable()
-    with claim(folder, observer, patient=options.patient) as held:
+    with ExitStack() as listening, claim(folder, observer, patient=options.patient) as held:
         folder = store.find(run_id) or folder
         if options.fresh:
             set_aside(store, run_id, observer)
@@ -93,6 +94,7 @@ def run(
         state = find_state(folder, record, hardware.device, observer)
         session = Session(spec, record, folder, options, observer, stop, held, teacher, state)
         del state  # the session's, which lets go of it
+        listening.enter_context(stop.on_signals())  # until nobody has the run: a second SIGTERM would end it in between
         try:
             with device.arithmetic(hardware, spec.train.deterministic):
                 return session.train(split, hardware)

@@ -79,14 +79,13 @@ class Session:
         But for one: a run that another process has taken over (RunLost) is that one's to write.
         """
         try:
-            with self.stop_asked.on_signals():
-                training = self._prepare(split, hardware)
-                outcome = training.fit(self)
-                if outcome == "interrupted":
-                    raise self._stopped()
-                if self.options.checkpoint_every:  # else it is saved: judging may take minutes, and be broken off
-                    self.save(training.state_dict())
-                self._complete(training, outcome)
+            training = self._prepare(split, hardware)
+            outcome = training.fit(self)
+            if outcome == "interrupted":
+                raise self._stopped()
+            if self.options.checkpoint_every:  # else it is saved: judging may take minutes, and be broken off
+                self.save(training.state_dict())
+            self._complete(training, outcome)
         except RunLost:
             if hasattr(self, "mirror"):
                 self.mirror.abandon()
@@ -94,8 +93,12 @@ class Session:
         except (Interrupted, TimeLimitReached, KeyboardInterrupt) as error:
             if self.record.finished:
                 raise Interrupted("the run is complete; only its Weights & Biases mirror may not be") from None
-            self._end("interrupted")
-            if isinstance(error, KeyboardInterrupt):
+            at_once = isinstance(error, KeyboardInterrupt)
+            try:
+                self._end("interrupted")
+            except KeyboardInterrupt:
+                at_once = True
+            if at_once:
                 raise self._stopped_at_once() from None
             raise
         except Diverged as error:
@@ -292,24 +295,9 @@ class Session:
     def _end(self, status: Status, error: BaseException | None = None) -> None:
         """Write the last word of record and mirror; on a full disk as much of it as goes."""
         record = self.record
-        record.status = status
-        record.provenance["ended"] = provenance.now()
-        if error is not None:
-            text = "".join(traceback.format_exception(error))
-            message = printable(str(error))
-            record.error = {"type": type(error).__name__, "message": message, "traceback": printable(text)}
         try:
-            self.claim.check()
-            rows = self.journal.rows()
-            record.timings |= {
-                "train": sum(row.get("seconds") or 0.0 for row in rows),
-                "total": self._spent(),
-            }
-            if rows:
-                record.timings["images_per_second"] = sum(row.get("images_per_second") or 0.0 for row in rows) / len(
-                    rows
-                )
-            self.folder.write_record(record)  # before wandb has its turn: should it hang, the record is true
+            with self.stop_asked.last_word():
+                self._close_record(status, error)  # before wandb has its turn: should it hang, the record is true
             if hasattr(self, "mirror"):
                 told = self.mirror.finish(record, self.samples)
                 self._look_after_mirror(told.id, told.state)
@@ -320,3 +308,18 @@ class Session:
             if error is None:
                 raise
         self.observer(Ended(record.run_id, status, str(error) if error else ""))
+
+    def _close_record(self, status: Status, error: BaseException | None) -> None:
+        record = self.record
+        record.status = status
+        record.provenance["ended"] = provenance.now()
+        if error is not None:
+            text = "".join(traceback.format_exception(error))
+            message = printable(str(error))
+            record.error = {"type": type(error).__name__, "message": message, "traceback": printable(text)}
+        self.claim.check()
+        rows = self.journal.rows()
+        record.timings |= {"train": sum(row.get("seconds") or 0.0 for row in rows), "total": self._spent()}
+        if rows:
+            record.timings["images_per_second"] = sum(row.get("images_per_second") or 0.0 for row in rows) / len(rows)
+        self.folder.write_record(record)

@@ -19,6 +19,7 @@ class Stop:
     def __init__(self, time_limit: float | None = None):
         self.reason: Literal["signal", "time_limit"] | None = None
         self._interrupted = False
+        self._held = self._due = False
         self.deadline = None if time_limit is None else time.monotonic() + time_limit
 
     def __call__(self) -> bool:
@@ -33,8 +34,9 @@ class Stop:
 
     def _ask(self, number: int, frame: Any) -> None:
         if number == signal.SIGINT:
-            if self._interrupted:
+            if self._interrupted and not self._held:
                 raise KeyboardInterrupt
+            self._due = self._interrupted
             self._interrupted = True
         self.reason = self.reason or "signal"
 
@@ -54,3 +56,15 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def last_word(self) -> Iterator[None]:
+        """Inside the block, which is to be short, a second SIGINT waits for its end (where signals are listened to)."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._due:
+            self._due = False
+            raise KeyboardInterrupt

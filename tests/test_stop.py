@@ -18,7 +18,9 @@ from harness.options import RunOptions
 from harness.spec.documents import load_experiment
 from harness.spec.experiment import ExperimentSpec
 from harness.stop import Stop
-from harness.tracking.store import Store
+from harness.tracking.claim import Claim
+from harness.tracking.record import Record
+from harness.tracking.store import RunFolder, Store
 from harness.training import checkpoint
 
 HEEDED = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
@@ -54,6 +56,23 @@ def test_a_second_ctrl_c_ends_at_once_but_no_term_and_no_first_one_does(first: t
             os.kill(os.getpid(), number)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_ctrl_c_waits_for_the_last_word() -> None:
+    stop, said = Stop(), list[str]()
+
+    def interrupted_twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        with stop.last_word():
+            os.kill(os.getpid(), signal.SIGINT)
+            said.append("the last word")
+
+    with stop.on_signals():
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_twice()
+        assert said
+        with stop.last_word():  # one that nothing disturbs
+            pass
 
 
 def test_a_signal_after_the_time_limit_does_not_change_why() -> None:
@@ -112,6 +131,49 @@ def test_two_ctrl_c_end_a_run_at_once_with_the_last_state_good(folder: Path, mon
         "at once; the last saved state is kept: run the same command again to go on",
     )
     assert saved_at() == (2, 0)  # of the end of epoch 1: no time for one more
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (signal.SIGINT, signal.SIGINT, "at once; the last saved state is kept: run the same command again to go on"),
+        (signal.SIGINT, signal.SIGTERM, "1 of 3 epochs are done, the state is saved; run the same command again"),
+        (signal.SIGTERM, signal.SIGTERM, "1 of 3 epochs are done, the state is saved; run the same command again"),
+    ],
+)
+def test_a_second_signal_does_not_cut_the_last_word_short(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, first: int, second: int, message: str
+) -> None:
+    """The record would say that the run is under way."""
+    monkeypatch.setattr(session, "TOLD_EVERY", 0.0)
+    write_record = RunFolder.write_record
+
+    def disturbed(self: RunFolder, record: Record) -> None:
+        if record.status == "interrupted":
+            os.kill(os.getpid(), second)
+        write_record(self, record)
+
+    monkeypatch.setattr(RunFolder, "write_record", disturbed)
+    error, last = signalled(load_experiment(folder / "tiny.yaml"), first, times=1)
+    assert str(error).startswith(message)
+    assert saved_at() == last == (2, 2)
+    assert not list(Path("runs/.claims").iterdir())
+
+
+def test_a_second_sigterm_does_not_leave_the_claim_of_a_dead_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the one that a study sends at its second Ctrl-C."""
+    monkeypatch.setattr(session, "TOLD_EVERY", 0.0)
+    release = Claim.release
+
+    def disturbed(self: Claim) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        release(self)
+
+    monkeypatch.setattr(Claim, "release", disturbed)
+    signalled(load_experiment(folder / "tiny.yaml"), signal.SIGTERM, times=1)
+    assert not list(Path("runs/.claims").iterdir())
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

@@ -60,6 +60,18 @@ def test_what_the_search_found_is_told_as_its_report_has_it() -> None:
     assert [part.verdict for part in parts if part] == ["hurts"] * 3
 
 
+def test_what_is_left_of_it_at_18_epochs_is_told_as_its_report_has_it() -> None:
+    report = document.report_of("small_best_longer")
+    assert report.base.last.mean
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    told = f"at 18 epochs, where the network ends at **{100 * report.base.last.mean:.2f} %** (n = {report.base.last.n})"
+    assert told in readme
+    parts = [arm.difference for arm in report.arms[1:]]
+    assert [(part.verdict, part.welch_differs) for part in parts if part] == [("hurts", False)] * 3
+    assert sorted(round(-100 * part.mean) for part in parts if part and part.mean) == [1, 1, 2]
+    assert "for one to two points" in readme
+
+
 def test_what_three_times_the_training_changes_is_told_as_its_report_has_it() -> None:
     arms = {arm.name: arm.difference for arm in document.report_of("small_longer").arms[1:]}
     points = {name: round(100 * found.mean) for name, found in arms.items() if found and found.mean}

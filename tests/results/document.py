@@ -106,6 +106,12 @@ CLAIMS = (
         "[small_search.md](small_search.md), [small_best.md](small_best.md)",
     ),
     (
+        "what the search found keeps its place at 18 epochs, for one to two points, where the network ends at 85.99 %",
+        "`harness report ablations/small_best_longer.yaml --runs-dir reports/evidence/small_best_longer --check`, or "
+        "`harness ablate ablations/small_best_longer.yaml --jobs 2` to train it again",
+        "[small_best_longer.md](small_best_longer.md)",
+    ),
+    (
         "a teacher's advice brings the plain recipe four points, the tuned one none that three seeds can show",
         "`harness report ablations/small_distillation.yaml --runs-dir reports/evidence/small_distillation --check`, "
         "likewise `small_best_taught`, or `harness ablate` both with `--jobs 2` again",
